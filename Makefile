@@ -1,0 +1,60 @@
+# postmark_connector: an ordinary PGXS extension.
+#
+#   make                     build with the pg_config in PATH (PG_CONFIG=… for another)
+#   make install             into that installation (needs the right to write there)
+#   make installcheck        the tests, against a running server that has
+#                            shared_preload_libraries = 'postmark_connector'
+#
+# test/check does all of this by itself, with a server of its own.
+
+EXTENSION = postmark_connector
+MODULE_big = postmark_connector
+PGFILEDESC = "postmark_connector - sends verification emails through Postmark"
+
+# Every source under src/ belongs to the one library, so a new file needs no
+# line here. Sorted: the link order must not depend on the file system.
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+DATA = $(sort $(wildcard postmark_connector--*.sql))
+
+CURL_CONFIG ?= curl-config
+PG_CPPFLAGS = -Isrc $(shell $(CURL_CONFIG) --cflags)
+SHLIB_LINK = $(shell $(CURL_CONFIG) --libs)
+
+# WERROR= lets a compiler newer than ours only warn. The three exceptions are
+# for PostgreSQL's own idioms: function signatures fixed by the fmgr and by
+# hooks, int and Size compared in server macros, and { NULL } at the end of
+# the server's tables.
+WERROR ?= -Werror
+PG_CFLAGS = -Wall -Wextra $(WERROR) \
+	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+
+# A server built with gcc hands on flags, and a kind of printf attribute, that
+# clang does not know.
+ifneq (,$(findstring clang,$(CC)))
+PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument \
+	-Wno-ignored-attributes
+endif
+
+# No LLVM bitcode: nothing here gains from being inlined into a JIT-compiled
+# expression, and without it a build needs no clang.
+override with_llvm = no
+
+# := so that an empty list counts as not defined.
+REGRESS := $(sort $(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
+ISOLATION := $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test
+PROVE_TESTS := $(sort $(wildcard test/t/*.pl))
+ifneq (,$(PROVE_TESTS))
+TAP_TESTS = 1
+endif
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# After PGXS, which empties it. The tests' own Perl modules lie beside them.
+PROVE_FLAGS = -I test/t
+
+# PGXS knows no dependencies on headers. One coarse rule is always right, and
+# the whole library builds in seconds.
+$(OBJS): $(wildcard src/*.h) Makefile

@@ -1,0 +1,289 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *		Where this database keeps the extension's objects, and acting as
+ *		their owner.
+ *
+ * The extension works in whatever schema CREATE EXTENSION chose, also after
+ * that schema was renamed, and under any search_path of the caller.  So its
+ * relations are found by OID through the extension itself; the result is
+ * cached in the session and dropped when one of the relations, or a schema,
+ * changes.  SQL text that names them is planned once and planned anew when the
+ * cache was dropped.
+ *
+ * src/catalog.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+
+static const char *const object_names[PM_OBJECTS] = {
+	[PM_SETTINGS] = "postmark_settings",
+	[PM_TEMPLATES] = "postmark_templates",
+	[PM_SECRETS] = "postmark_secrets",
+	[PM_QUEUE] = "postmark_queue",
+	[PM_DEFERRED] = "postmark_deferred",
+	[PM_INTENTS] = "postmark_intents",
+	[PM_HISTORY] = "postmark_history",
+	[PM_TROUBLE] = "postmark_trouble",
+	[PM_INSTANCE] = "postmark_instance",
+	[PM_MESSAGE_ID_SEQ] = "postmark_message_id_seq",
+};
+
+/* What the session knows; generation changes whenever it is found anew. */
+static struct
+{
+	bool		valid;
+	uint64		generation;
+	Oid			objects[PM_OBJECTS];
+	Oid			owner;
+	char	   *schema;			/* quoted, in TopMemoryContext */
+}			known;
+
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	int			i;
+
+	if (!known.valid)
+		return;
+	if (!OidIsValid(relid))
+	{
+		known.valid = false;
+		return;
+	}
+	for (i = 0; i < PM_OBJECTS; i++)
+		if (known.objects[i] == relid)
+			known.valid = false;
+}
+
+static void
+schema_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	known.valid = false;
+}
+
+/* Schema of an extension, InvalidOid if it has just gone. */
+static Oid
+extension_schema(Oid extension)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			schema = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return schema;
+}
+
+/* Fill "known"; error if the extension is not there. */
+static void
+find_objects(void)
+{
+	static bool callbacks_registered = false;
+	Oid			extension;
+	Oid			schema;
+	HeapTuple	tuple;
+	const char *quoted;
+	Oid			objects[PM_OBJECTS];
+	int			i;
+
+	if (known.valid)
+		return;
+
+	if (!callbacks_registered)
+	{
+		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
+		callbacks_registered = true;
+	}
+
+	extension = pm_extension_oid();
+	schema = OidIsValid(extension) ? extension_schema(extension) : InvalidOid;
+	if (!OidIsValid(schema))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" is not installed in this database",
+						PM_EXTENSION),
+				 errhint("Use CREATE EXTENSION %s.", PM_EXTENSION)));
+
+	for (i = 0; i < PM_OBJECTS; i++)
+	{
+		objects[i] = get_relname_relid(object_names[i], schema);
+		if (!OidIsValid(objects[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation \"%s\" of extension \"%s\" does not exist",
+							object_names[i], PM_EXTENSION),
+					 errhint("Drop the extension and create it again.")));
+	}
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(objects[PM_QUEUE]));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", objects[PM_QUEUE]);
+	known.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+
+	quoted = quote_identifier(get_namespace_name(schema));
+	if (known.schema == NULL || strcmp(known.schema, quoted) != 0)
+	{
+		char	   *copy = MemoryContextStrdup(TopMemoryContext, quoted);
+
+		if (known.schema)
+			pfree(known.schema);
+		known.schema = copy;
+	}
+	memcpy(known.objects, objects, sizeof(objects));
+	known.generation++;
+	known.valid = true;
+}
+
+/* OID of the extension in this database, InvalidOid if it is not there. */
+Oid
+pm_extension_oid(void)
+{
+	return get_extension_oid(PM_EXTENSION, true);
+}
+
+/*
+ * OID of one of the extension's relations.  Needs a transaction; error if the
+ * extension is not installed.
+ */
+Oid
+pm_object(PmObject which)
+{
+	find_objects();
+	return known.objects[which];
+}
+
+/*
+ * The extension's schema, quoted where that is needed.  Good until the next
+ * catalog access.
+ */
+const char *
+pm_schema(void)
+{
+	find_objects();
+	return known.schema;
+}
+
+/* Owner of the queue table, with whose rights everything is done. */
+Oid
+pm_owner(void)
+{
+	find_objects();
+	return known.owner;
+}
+
+/* Changes whenever the objects were found anew. */
+uint64
+pm_catalog_generation(void)
+{
+	find_objects();
+	return known.generation;
+}
+
+/*
+ * Go on with the rights of the queue's owner, in a restricted context: what
+ * the owner attached to a table runs as the owner and cannot change the
+ * session.  An error in between needs no care, transaction abort restores the
+ * user.
+ */
+void
+pm_enter_owner(PmOwnerScope *scope)
+{
+	Oid			owner = pm_owner();
+
+	GetUserIdAndSecContext(&scope->save_user, &scope->save_context);
+	SetUserIdAndSecContext(owner,
+						   scope->save_context |
+						   SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+}
+
+/* Back to the rights that pm_enter_owner found. */
+void
+pm_leave_owner(const PmOwnerScope *scope)
+{
+	SetUserIdAndSecContext(scope->save_user, scope->save_context);
+}
+
+/*
+ * The saved plan of a statement, made anew when the extension's objects moved.
+ * Needs SPI; errors as SPI_prepare.
+ */
+SPIPlanPtr
+pm_plan(PmStatement *statement)
+{
+	uint64		current = pm_catalog_generation();
+	StringInfoData text;
+	SPIPlanPtr	made;
+	const char *c;
+
+	if (statement->plan && statement->generation == current)
+		return statement->plan;
+
+	initStringInfo(&text);
+	for (c = statement->sql; *c; c++)
+	{
+		if (*c == '@')
+			appendStringInfoString(&text, known.schema);
+		else
+			appendStringInfoCharMacro(&text, *c);
+	}
+	made = SPI_prepare(text.data, statement->nargs, statement->types);
+	if (made == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", text.data,
+			 SPI_result_code_string(SPI_result));
+	SPI_keepplan(made);
+	pfree(text.data);
+
+	if (statement->plan)
+		SPI_freeplan(statement->plan);
+	statement->plan = made;
+	statement->generation = current;
+	return made;
+}
+
+/*
+ * Execute a statement with the transaction's own snapshot, for at most "limit"
+ * rows (0: all).  Returns SPI's result code; any that is an error is raised.
+ */
+int
+pm_execute(PmStatement *statement, Datum *values, const char *nulls,
+		   long limit)
+{
+	int			result = SPI_execute_plan(pm_plan(statement), values, nulls,
+										  false, limit);
+
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", statement->sql,
+			 SPI_result_code_string(result));
+	return result;
+}

@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.h
+ *		Where this database keeps the extension's objects, and acting as
+ *		their owner.
+ *
+ * src/catalog.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_CATALOG_H
+#define PM_CATALOG_H
+
+#include "executor/spi.h"
+
+#define PM_EXTENSION "postmark_connector"
+
+typedef enum PmObject
+{
+	PM_SETTINGS,
+	PM_TEMPLATES,
+	PM_SECRETS,
+	PM_QUEUE,
+	PM_DEFERRED,
+	PM_INTENTS,
+	PM_HISTORY,
+	PM_TROUBLE,
+	PM_INSTANCE,
+	PM_MESSAGE_ID_SEQ,
+	PM_OBJECTS
+} PmObject;
+
+/*
+ * An SQL statement in which "@" stands for the extension's schema, and its
+ * saved plan.
+ */
+typedef struct PmStatement
+{
+	const char *sql;
+	int			nargs;
+	Oid			types[17];
+	SPIPlanPtr	plan;			/* NULL: to be made */
+	uint64		generation;		/* of the objects that it was made for */
+} PmStatement;
+
+/* The rights that pm_enter_owner left. */
+typedef struct PmOwnerScope
+{
+	Oid			save_user;
+	int			save_context;
+} PmOwnerScope;
+
+extern Oid	pm_extension_oid(void);
+extern Oid	pm_object(PmObject which);
+extern const char *pm_schema(void);
+extern Oid	pm_owner(void);
+extern void pm_enter_owner(PmOwnerScope *scope);
+extern void pm_leave_owner(const PmOwnerScope *scope);
+extern uint64 pm_catalog_generation(void);
+extern int	pm_execute(PmStatement *statement, Datum *values,
+					   const char *nulls, long limit);
+extern SPIPlanPtr pm_plan(PmStatement *statement);
+
+#endif							/* PM_CATALOG_H */

@@ -1,0 +1,454 @@
+/*-------------------------------------------------------------------------
+ *
+ * channel.c
+ *		The worker's view of a connector: whether it flows, and what of its
+ *		lanes is still to be read.
+ *
+ * A channel is the worker's memory of a connector.  Trouble is kept a channel,
+ * so that one connector's never delays another: rate limits and outages close
+ * it for a random time that doubles, a refused configuration until a probe
+ * succeeds or the settings change.  After either it opens for one request at a
+ * time, until one succeeds.
+ *
+ * All of it can be lost: a new worker scans the queue and finds out anew.
+ *
+ * src/channel.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "channel.h"
+#include "guc.h"
+
+/* ms */
+#define BACKOFF_BASE		500
+#define BACKOFF_CEILING		60000
+#define BACKOFF_FLOOR		50
+#define RETRY_AFTER_CEILING	3600000
+#define BLOCK_BASE			5000
+#define BLOCK_CEILING		300000
+
+/* How soon a new message of a channel that does not flow is looked at, ms */
+#define SWEEP_DELAY			10000
+
+static PmChannel **channels = NULL;
+static int	nchannels = 0;
+static int	max_channels = 0;
+
+static char *
+keep_text(const char *text)
+{
+	return text ? MemoryContextStrdup(TopMemoryContext, text) : NULL;
+}
+
+static void
+drop_text(char **text)
+{
+	if (*text)
+		pfree(*text);
+	*text = NULL;
+}
+
+/* The channel of a connector, NULL if it never had one. */
+PmChannel *
+pm_channel_by_number(int number)
+{
+	int			low = 0;
+	int			high = nchannels - 1;
+
+	while (low <= high)
+	{
+		int			mid = (low + high) / 2;
+
+		if (channels[mid]->number == number)
+			return channels[mid];
+		if (channels[mid]->number < number)
+			low = mid + 1;
+		else
+			high = mid - 1;
+	}
+	return NULL;
+}
+
+/* How many channels there are. */
+int
+pm_channel_count(void)
+{
+	return nchannels;
+}
+
+/* Channel 0 to pm_channel_count() - 1, in the order of their numbers. */
+PmChannel *
+pm_channel(int index)
+{
+	return channels[index];
+}
+
+static PmChannel *
+add_channel(int number)
+{
+	PmChannel  *channel;
+	int			i;
+
+	if (nchannels == max_channels)
+	{
+		max_channels = Max(16, max_channels * 2);
+		if (channels == NULL)
+			channels = MemoryContextAlloc(TopMemoryContext,
+										  sizeof(PmChannel *) * max_channels);
+		else
+			channels = repalloc(channels, sizeof(PmChannel *) * max_channels);
+	}
+	channel = MemoryContextAllocZero(TopMemoryContext, sizeof(PmChannel));
+	channel->number = number;
+	channel->allowance = 1.0;
+	channel->sweep_at = DT_NOEND;
+	for (i = nchannels; i > 0 && channels[i - 1]->number > number; i--)
+		channels[i] = channels[i - 1];
+	channels[i] = channel;
+	nchannels++;
+	return channel;
+}
+
+/*
+ * Take over the settings of all connectors, and give those that were closed
+ * another chance at once: what closed them may be mended.  Needs a
+ * transaction.  What the channels point to is good until the next call.
+ */
+void
+pm_channels_load(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			i;
+
+	for (i = 0; i < nchannels; i++)
+		channels[i]->connector = NULL;
+
+	for (i = 0; pm_connectors(i) != NULL; i++)
+	{
+		const PmConnector *connector = pm_connectors(i);
+		PmChannel  *channel = pm_channel_by_number(connector->number);
+
+		if (channel == NULL)
+			channel = add_channel(connector->number);
+		channel->connector = connector;
+		strlcpy(channel->name, connector->name, sizeof(channel->name));
+	}
+	for (i = 0; i < nchannels; i++)
+	{
+		PmChannel  *channel = channels[i];
+
+		drop_text(&channel->token);
+		if (channel->connector == NULL)
+			continue;
+		if (!channel->connector->invalid)
+			channel->token = keep_text(pm_stored_token(channel->name));
+		channel->sweep_at = now;
+	}
+	pm_channels_reopen();
+}
+
+/* Give all channels that are closed another chance at once. */
+void
+pm_channels_reopen(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			i;
+
+	for (i = 0; i < nchannels; i++)
+	{
+		PmChannel  *channel = channels[i];
+		int			p;
+
+		if (channel->state != PM_OPEN)
+			channel->retry_at = now;
+		channel->failures = 0;
+
+		/* Deferred for want of a template, perhaps: look at them */
+		for (p = 0; p < PM_PRIORITIES; p++)
+			if (channel->lanes[p])
+				channel->lanes[p]->due = DT_NOBEGIN;
+	}
+}
+
+/* What is known of a lane of the channel; made when first asked for. */
+PmLane *
+pm_channel_lane(PmChannel *channel, int32 lane)
+{
+	int			index = lane % PM_PRIORITIES;
+
+	Assert(PM_LANE_CONNECTOR(lane) == channel->number);
+	if (channel->lanes[index] == NULL)
+	{
+		PmLane	   *made = MemoryContextAllocZero(TopMemoryContext,
+												  sizeof(PmLane));
+
+		made->lane = lane;
+		made->due = DT_NOEND;
+		channel->lanes[index] = made;
+	}
+	return channel->lanes[index];
+}
+
+/* Note what transactions said that they committed. */
+void
+pm_channels_wake(const PmWakeup *wakeup)
+{
+	int			i;
+
+	for (i = 0; i < nchannels; i++)
+	{
+		PmChannel  *channel = channels[i];
+		int			p;
+
+		for (p = 0; p < PM_PRIORITIES; p++)
+		{
+			int32		number = channel->number * PM_PRIORITIES + p;
+			uint32		bit = PM_WAKE_LANE_BIT(number);
+			PmLane	   *lane;
+			int			r;
+
+			if (!(wakeup->lanes[bit / 64] & (UINT64CONST(1) << (bit % 64))))
+				continue;
+			lane = pm_channel_lane(channel, number);
+			if (wakeup->reasons & PM_WAKE_DEFERRED)
+				lane->due = DT_NOBEGIN;
+			if (!(wakeup->reasons & PM_WAKE_MESSAGES))
+				continue;
+			lane->dirty = true;
+			for (r = 0; r < wakeup->ranges.n; r++)
+			{
+				const PmIdRange *range = &wakeup->ranges.range[r];
+
+				if (range->low <= lane->cursor)
+					pm_ranges_add(&lane->late, range->low,
+								  Min(range->high, lane->cursor));
+			}
+			if (!pm_channel_flows(channel))
+				channel->sweep_at =
+					Min(channel->sweep_at,
+						TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													SWEEP_DELAY));
+		}
+	}
+}
+
+/*
+ * The token to use for the next request, palloc'd; NULL if there is none.  A
+ * token file is read anew each time, so that replacing it rotates the token.
+ */
+char *
+pm_channel_token(PmChannel *channel)
+{
+	if (channel->connector == NULL || channel->connector->invalid)
+		return NULL;
+	if (channel->token)
+		return pstrdup(channel->token);
+	return pm_token_from_file(channel->name, true);
+}
+
+/* Whether nothing but time keeps the channel's messages from being sent. */
+bool
+pm_channel_flows(PmChannel *channel)
+{
+	return channel->connector != NULL && !channel->connector->invalid &&
+		!channel->connector->paused && channel->state == PM_OPEN;
+}
+
+static void
+refill_allowance(PmChannel *channel, TimestampTz now)
+{
+	double		rate = channel->connector->max_requests_per_second;
+
+	if (channel->allowance_at != 0)
+		channel->allowance += rate * (now - channel->allowance_at) / USECS_PER_SEC;
+	channel->allowance = Min(channel->allowance, 1.0);
+	channel->allowance_at = now;
+}
+
+/* Whether a request that sends may begin now. */
+bool
+pm_channel_ready(PmChannel *channel, TimestampTz now)
+{
+	if (!pm_channel_flows(channel) || channel->unstored > 0)
+		return false;
+	if (channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
+		return false;
+	if (channel->connector->max_requests_per_second > 0)
+	{
+		refill_allowance(channel, now);
+		if (channel->allowance < 1.0)
+			return false;
+	}
+	return true;
+}
+
+/* A request that sends is about to begin. */
+void
+pm_channel_spend(PmChannel *channel)
+{
+	channel->in_flight++;
+	channel->allowance -= 1.0;
+}
+
+static void
+say_trouble(PmChannel *channel, const PmVerdict *verdict)
+{
+	const char *hint = verdict ? pm_api_hint(verdict) : NULL;
+
+	drop_text(&channel->trouble);
+	drop_text(&channel->trouble_hint);
+	if (verdict)
+	{
+		char	   *detail = pm_api_detail(verdict);
+
+		channel->trouble = keep_text(detail ? detail : "no answer");
+		channel->trouble_hint = keep_text(hint);
+	}
+	channel->trouble_dirty = true;
+}
+
+/* A request of the channel was answered as it should be. */
+void
+pm_channel_succeeded(PmChannel *channel)
+{
+	channel->failures = 0;
+	channel->trial = false;
+	if (channel->trouble_shown || channel->trouble)
+		say_trouble(channel, NULL);
+}
+
+/* A random time up to "ceiling_ms". */
+long
+pm_jitter(long ceiling_ms)
+{
+	return (long) pg_prng_uint64_range(&pg_global_prng_state, 0,
+									   Max(ceiling_ms, 0));
+}
+
+/*
+ * Postmark cannot be reached, is overloaded, or limits our rate: close the
+ * channel for a while, with exponential backoff and full jitter, or as long as
+ * Retry-After says.  Requests that fail together count once.
+ */
+void
+pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until;
+	long		delay;
+
+	if (channel->state == PM_OPEN)
+		channel->failures++;
+	delay = Max(pm_jitter(Min(BACKOFF_BASE << Min(channel->failures, 10),
+							  BACKOFF_CEILING)),
+				BACKOFF_FLOOR);
+	if (verdict->retry_after_ms >= 0)
+		delay = Min(verdict->retry_after_ms, RETRY_AFTER_CEILING) +
+			pm_jitter(BACKOFF_BASE);
+	until = TimestampTzPlusMilliseconds(now, delay);
+	if (channel->state == PM_OPEN ||
+		(verdict->retry_after_ms >= 0 && until > channel->retry_at))
+		channel->retry_at = until;
+	if (channel->state == PM_OPEN)
+		channel->state = PM_BACKING_OFF;
+	channel->trial = true;
+	channel->sweep_at = Min(channel->sweep_at, now);
+	if (channel->state == PM_BACKING_OFF)
+		say_trouble(channel, verdict);
+}
+
+/*
+ * Postmark refuses the configuration: close the channel until a probe
+ * succeeds, or the settings change.
+ */
+void
+pm_channel_block(PmChannel *channel, const PmVerdict *verdict)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		delay;
+
+	if (channel->state != PM_BLOCKED)
+		channel->failures++;
+	delay = Min(BLOCK_BASE << Min(channel->failures, 8), BLOCK_CEILING);
+	channel->retry_at = TimestampTzPlusMilliseconds(now, delay / 2 +
+													pm_jitter(delay / 2));
+	channel->state = PM_BLOCKED;
+	channel->trial = true;
+	channel->sweep_at = Min(channel->sweep_at, now);
+	say_trouble(channel, verdict);
+}
+
+/* Let a channel that backed off go on when its time has come. */
+void
+pm_channel_tick(PmChannel *channel, TimestampTz now)
+{
+	if (channel->state == PM_BACKING_OFF && channel->retry_at <= now)
+		channel->state = PM_OPEN;
+}
+
+static bool
+lane_has_work(const PmLane *lane, TimestampTz now)
+{
+	return lane->dirty || lane->late.n > 0 || lane->due <= now ||
+		(lane->locked.n > 0 && lane->locked_at <= now);
+}
+
+/* Whether there may be messages of the channel to send now. */
+bool
+pm_channel_has_work(PmChannel *channel, TimestampTz now)
+{
+	int			p;
+
+	for (p = 0; p < PM_PRIORITIES; p++)
+		if (channel->lanes[p] && lane_has_work(channel->lanes[p], now))
+			return true;
+	return false;
+}
+
+/* When the channel next needs attention without anything happening. */
+TimestampTz
+pm_channel_next(PmChannel *channel, TimestampTz now)
+{
+	TimestampTz next = DT_NOEND;
+	int			p;
+
+	if (!pm_channel_flows(channel))
+	{
+		next = channel->sweep_at;
+		if (channel->connector && !channel->connector->paused &&
+			channel->state != PM_OPEN && !channel->probing)
+			next = Min(next, channel->retry_at);
+		return next;
+	}
+	if (channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
+		return DT_NOEND;
+	for (p = 0; p < PM_PRIORITIES; p++)
+	{
+		PmLane	   *lane = channel->lanes[p];
+
+		if (lane == NULL)
+			continue;
+		if (lane->dirty || lane->late.n > 0)
+			next = now;
+		next = Min(next, lane->due);
+		if (lane->locked.n > 0)
+			next = Min(next, lane->locked_at);
+	}
+	if (next <= now && channel->connector->max_requests_per_second > 0)
+	{
+		double		wait;
+
+		refill_allowance(channel, now);
+		wait = (1.0 - channel->allowance) / channel->connector->max_requests_per_second;
+		if (wait > 0)
+			next = now + (TimestampTz) (wait * USECS_PER_SEC) + 1;
+	}
+	return next;
+}

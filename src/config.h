@@ -1,0 +1,113 @@
+/*-------------------------------------------------------------------------
+ *
+ * config.h
+ *		A connector's settings: as JSON, as rows, and as the struct that the
+ *		rest of the extension works with.
+ *
+ * src/config.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_CONFIG_H
+#define PM_CONFIG_H
+
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
+
+#define PM_DEFAULT_CONNECTOR "default"
+#define PM_DEFAULT_PRIORITY 5
+#define PM_PRIORITIES 10
+
+/* So many connectors' lanes fit into an int4. */
+#define PM_CONNECTOR_NUMBER_MAX 200000000
+
+/* A server token, as Postmark gives it out or as a file holds it. */
+#define PM_TOKEN_MAX 200
+
+/* Lane of the hot table: connector number and priority, highest first. */
+#define PM_LANE(number, priority) \
+	((number) * PM_PRIORITIES + (PM_PRIORITIES - 1 - (priority)))
+#define PM_LANE_CONNECTOR(lane) ((lane) / PM_PRIORITIES)
+
+typedef struct PmTemplate
+{
+	char	   *usage_type;
+	char	   *locale;			/* NULL: any */
+	char	   *alias;
+	int			priority;		/* 0 to 9 */
+	int			expires_in;		/* seconds, 0: the default */
+} PmTemplate;
+
+/* Policy of the verification codes, section 7 of the contract. */
+typedef struct PmPolicy
+{
+	int			code_length;
+	int			code_ttl;		/* s */
+	int			code_max_attempts;
+	int			verify_limit;
+	int			verify_window;	/* s */
+	int			send_limit;
+	int			send_window;	/* s */
+	int			resend_interval;	/* s */
+} PmPolicy;
+
+typedef struct PmConnector
+{
+	char	   *name;
+	int			number;			/* 0 if not stored */
+	char	   *invalid;		/* stored, but unusable: why; else NULL.  Then
+								 * only name, number and paused count. */
+	char	   *from_email;
+	char	   *message_stream;
+	char	   *reply_to;		/* NULL if none */
+	char	   *tag;			/* NULL if none */
+	bool		track_opens;
+	char	   *track_links;
+	double		max_requests_per_second;	/* 0: no limit */
+	PmPolicy	policy;
+	int			ntemplates;
+	PmTemplate *templates;
+	bool		paused;
+	Jsonb	   *options;		/* the JSON as given, without serverToken,
+								 * templates and nulls */
+	char	   *token;			/* from a config not stored; else NULL, see
+								 * pm_connector_token */
+	char	   *masked_token;	/* a config not stored gave this instead */
+} PmConnector;
+
+/* The JSON (config_json.c): pure functions of their arguments */
+extern void pm_check_connector_name(const char *name);
+extern PmConnector *pm_config_parse(Jsonb *config, const char *name,
+									bool token_needed);
+extern PmConnector *pm_config_from_parts(const char *name, int number,
+										 Jsonb *options, int ntemplates,
+										 PmTemplate *templates);
+extern Jsonb *pm_config_json(const PmConnector *connector,
+							 const char *masked_token);
+extern const char *pm_token_problem(const char *token);
+extern char *pm_mask_token(const char *token);
+
+/* Lookup (config_json.c) */
+extern const PmTemplate *pm_find_template(const PmConnector *connector,
+										  const char *usage_type,
+										  const char *locale);
+extern const PmTemplate *pm_require_template(const PmConnector *connector,
+											 const char *usage_type,
+											 const char *locale);
+
+/*
+ * The stored ones, cached in the session (config_store.c).  All but
+ * pm_token_from_file need a transaction.  What pm_connector, _by_number and
+ * pm_connectors return is good until one of these three, or
+ * pm_config_generation or pm_stored_token, is called again.
+ * pm_connector_token of a stored connector leaves all of them alone.
+ */
+extern const PmConnector *pm_connector(const char *name, bool missing_ok);
+extern const PmConnector *pm_connector_by_number(int number);
+extern const PmConnector *pm_connectors(int index);
+extern uint64 pm_config_generation(void);
+extern char *pm_connector_token(const PmConnector *connector, bool missing_ok);
+extern const char *pm_stored_token(const char *name);
+extern char *pm_token_from_file(const char *name, bool missing_ok);
+
+#endif							/* PM_CONFIG_H */

@@ -1,0 +1,646 @@
+/*-------------------------------------------------------------------------
+ *
+ * config_store.c
+ *		The stored connectors, as the session knows them.
+ *
+ * Settings change rarely and are needed for every row that is queued, so each
+ * session keeps all of them.  The statement triggers on the three tables send
+ * a relcache invalidation for postmark_settings, which PostgreSQL delivers to
+ * every session at commit, to this one after each command, and to this one
+ * again at rollback: exactly when what we read may have become wrong.
+ *
+ * The tables are scanned directly.  That needs no privilege of the caller, no
+ * SPI, and nothing that a caller's search_path could change, so that a row
+ * trigger can do it under a role that may only insert.
+ *
+ * src/config_store.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "storage/fd.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "config.h"
+#include "errors.h"
+#include "guc.h"
+#include "text.h"
+#include "wake.h"
+
+/* Columns, in the order of the install script. */
+enum
+{
+	SETTINGS_CONNECTOR = 1,
+	SETTINGS_NUMBER,
+	SETTINGS_CONFIG,
+	SETTINGS_PAUSED_AT
+};
+
+enum
+{
+	TEMPLATES_CONNECTOR = 1,
+	TEMPLATES_USAGE_TYPE,
+	TEMPLATES_LOCALE,
+	TEMPLATES_ALIAS,
+	TEMPLATES_PRIORITY,
+	TEMPLATES_EXPIRES_IN
+};
+
+enum
+{
+	SECRETS_CONNECTOR = 1,
+	SECRETS_TOKEN
+};
+
+/* A row of postmark_settings. */
+typedef struct SettingsRow
+{
+	char	   *name;
+	int			number;
+	Jsonb	   *options;
+	bool		paused;
+	int			ntemplates;
+	PmTemplate *templates;
+} SettingsRow;
+
+/* A token of postmark_secrets; its connector may not exist. */
+typedef struct StoredToken
+{
+	char	   *name;
+	char	   *token;
+} StoredToken;
+
+typedef struct Store
+{
+	MemoryContext context;		/* of all of it */
+	int			nconnectors;
+	PmConnector **connectors;	/* ordered by number */
+	int			ntokens;
+	StoredToken *tokens;
+} Store;
+
+/*
+ * The store is good while no invalidation came since it was read.  Counting
+ * them, rather than keeping a flag, makes one that arrives while the tables
+ * are being read count, and an error there harmless.
+ */
+static Store *store = NULL;
+static Oid	store_relid = InvalidOid;	/* of postmark_settings */
+static uint64 store_generation = 0;
+static uint64 store_invalidations = 0;	/* seen when it was read */
+static uint64 invalidations = 0;
+static const PmConnector *last_found = NULL;
+
+PG_FUNCTION_INFO_V1(postmark_settings_changed);
+
+/*
+ * postmark_settings_changed() RETURNS trigger
+ *		Statement trigger of the tables that are read here: tell every session
+ *		and the worker.
+ */
+Datum
+postmark_settings_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager",
+						"postmark_settings_changed")));
+
+	CacheInvalidateRelcacheByRelid(pm_object(PM_SETTINGS));
+	pm_note(PM_WAKE_SETTINGS);
+	return PointerGetDatum(NULL);
+}
+
+static void
+settings_changed(Datum arg, Oid relid)
+{
+	if (relid == store_relid || !OidIsValid(relid))
+		invalidations++;
+}
+
+/* ----------
+ * Reading the tables
+ * ----------
+ */
+
+/* A column's text, "" for NULL, which only edited rows can have. */
+static char *
+get_text(TupleTableSlot *slot, int attno)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, attno, &isnull);
+
+	return isnull ? pstrdup("") : TextDatumGetCString(value);
+}
+
+static int
+get_int(TupleTableSlot *slot, int attno, int if_null)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, attno, &isnull);
+
+	return isnull ? if_null : DatumGetInt32(value);
+}
+
+/* What scan_table does with each row; state is the caller's. */
+typedef void (*RowReader) (TupleTableSlot *slot, void *state);
+
+static void
+scan_table(Relation rel, Snapshot snapshot, RowReader reader, void *state)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		reader(slot, state);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Rows of postmark_settings with their templates */
+typedef struct RowList
+{
+	int			n;
+	int			max;
+	SettingsRow *rows;
+} RowList;
+
+static void
+read_settings_row(TupleTableSlot *slot, void *state)
+{
+	RowList    *list = state;
+	SettingsRow *row;
+	bool		isnull;
+	Datum		value;
+
+	if (list->n == list->max)
+	{
+		list->max *= 2;
+		list->rows = repalloc(list->rows, sizeof(SettingsRow) * list->max);
+	}
+	row = &list->rows[list->n];
+	memset(row, 0, sizeof(SettingsRow));
+	value = slot_getattr(slot, SETTINGS_CONFIG, &isnull);
+	if (isnull)
+		return;
+	row->name = get_text(slot, SETTINGS_CONNECTOR);
+	row->number = get_int(slot, SETTINGS_NUMBER, 0);
+	row->options = DatumGetJsonbPCopy(value);
+	(void) slot_getattr(slot, SETTINGS_PAUSED_AT, &isnull);
+	row->paused = !isnull;
+	list->n++;
+}
+
+static void
+read_template_row(TupleTableSlot *slot, void *state)
+{
+	RowList    *list = state;
+	char	   *name = get_text(slot, TEMPLATES_CONNECTOR);
+	SettingsRow *row = NULL;
+	PmTemplate *template;
+	int			i;
+
+	for (i = 0; i < list->n; i++)
+		if (strcmp(list->rows[i].name, name) == 0)
+			row = &list->rows[i];
+	pfree(name);
+	if (row == NULL)
+		return;
+
+	/* Grown whenever the number of them reaches a power of two. */
+	if (row->ntemplates == 0)
+		row->templates = palloc(sizeof(PmTemplate));
+	else if ((row->ntemplates & (row->ntemplates - 1)) == 0)
+		row->templates = repalloc(row->templates,
+								  sizeof(PmTemplate) * row->ntemplates * 2);
+	template = &row->templates[row->ntemplates++];
+	template->usage_type = get_text(slot, TEMPLATES_USAGE_TYPE);
+	template->locale = get_text(slot, TEMPLATES_LOCALE);
+	if (*template->locale == '\0')
+		template->locale = NULL;
+	template->alias = get_text(slot, TEMPLATES_ALIAS);
+	template->priority = get_int(slot, TEMPLATES_PRIORITY, PM_DEFAULT_PRIORITY);
+	template->expires_in = get_int(slot, TEMPLATES_EXPIRES_IN, 0);
+}
+
+static void
+read_secret_row(TupleTableSlot *slot, void *state)
+{
+	Store	   *new_store = state;
+	StoredToken *stored;
+	bool		isnull;
+	Datum		value = slot_getattr(slot, SECRETS_TOKEN, &isnull);
+
+	if (isnull)
+		return;
+	if (new_store->ntokens == 0)
+		new_store->tokens = palloc(sizeof(StoredToken));
+	else
+		new_store->tokens = repalloc(new_store->tokens,
+									 sizeof(StoredToken) * (new_store->ntokens + 1));
+	stored = &new_store->tokens[new_store->ntokens++];
+	stored->name = get_text(slot, SECRETS_CONNECTOR);
+	stored->token = TextDatumGetCString(value);
+}
+
+static int
+compare_numbers(const void *a, const void *b)
+{
+	const PmConnector *s = *(const PmConnector *const *) a;
+	const PmConnector *t = *(const PmConnector *const *) b;
+
+	return s->number < t->number ? -1 : s->number > t->number;
+}
+
+/* Read everything, in the current memory context. */
+static Store *
+read_store(Relation settings, Relation templates, Relation secrets)
+{
+	Store	   *new_store = palloc0(sizeof(Store));
+	RowList		list = {0, 8, NULL};
+	Snapshot	snapshot;
+	int			i;
+
+	new_store->context = CurrentMemoryContext;
+
+	/*
+	 * The latest snapshot also under REPEATABLE READ: settings are what holds
+	 * now, like a GUC, and an older state would not be invalidated again.
+	 */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	list.rows = palloc(sizeof(SettingsRow) * list.max);
+	scan_table(settings, snapshot, read_settings_row, &list);
+	scan_table(templates, snapshot, read_template_row, &list);
+	scan_table(secrets, snapshot, read_secret_row, new_store);
+	UnregisterSnapshot(snapshot);
+
+	new_store->nconnectors = list.n;
+	new_store->connectors = palloc(sizeof(PmConnector *) * Max(list.n, 1));
+	for (i = 0; i < list.n; i++)
+	{
+		SettingsRow *row = &list.rows[i];
+
+		new_store->connectors[i] =
+			pm_config_from_parts(row->name, row->number, row->options,
+								 row->ntemplates, row->templates);
+		new_store->connectors[i]->paused = row->paused;
+	}
+	qsort(new_store->connectors, list.n, sizeof(PmConnector *),
+		  compare_numbers);
+	return new_store;
+}
+
+/*
+ * Make the store current.  Pointers into the old one are void afterwards.
+ * Errors leave the old one as it is, to be tried again.
+ */
+static void
+refresh_store(void)
+{
+	static bool callback_registered = false;
+	Oid			relid;
+	Relation	settings;
+	Relation	templates;
+	Relation	secrets;
+	MemoryContext context;
+	MemoryContext old_context;
+	Store	   *new_store;
+	uint64		seen;
+
+	Assert(IsTransactionState());
+
+	relid = pm_object(PM_SETTINGS);
+	if (store && store_relid == relid && store_invalidations == invalidations)
+		return;
+
+	if (!callback_registered)
+	{
+		CacheRegisterRelcacheCallback(settings_changed, (Datum) 0);
+		callback_registered = true;
+	}
+
+	/* From now on invalidations of this relation are counted. */
+	if (store_relid != relid)
+	{
+		store_relid = relid;
+		invalidations++;
+	}
+	settings = table_open(relid, AccessShareLock);
+	templates = table_open(pm_object(PM_TEMPLATES), AccessShareLock);
+	secrets = table_open(pm_object(PM_SECRETS), AccessShareLock);
+	seen = invalidations;
+
+	/* It joins the long-lived contexts only when it is complete. */
+	context = AllocSetContextCreate(CurrentMemoryContext,
+									"postmark_connector settings",
+									ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(context);
+	new_store = read_store(settings, templates, secrets);
+	MemoryContextSwitchTo(old_context);
+
+	table_close(secrets, AccessShareLock);
+	table_close(templates, AccessShareLock);
+	table_close(settings, AccessShareLock);
+
+	MemoryContextSetParent(context, CacheMemoryContext);
+	last_found = NULL;
+	if (store)
+		MemoryContextDelete(store->context);
+	store = new_store;
+	store_invalidations = seen;
+	store_generation++;
+}
+
+/* ----------
+ * Connectors
+ * ----------
+ */
+
+/*
+ * The stored connector of that name.  PM001 if there is none, unless
+ * missing_ok: then NULL; PM001 also, and always, if what is stored is invalid.
+ * For how long the result is good see config.h.  Fast when called again with
+ * the same name.
+ */
+const PmConnector *
+pm_connector(const char *name, bool missing_ok)
+{
+	int			i;
+
+	refresh_store();
+
+	if (last_found == NULL || name == NULL ||
+		strcmp(last_found->name, name) != 0)
+	{
+		last_found = NULL;
+		for (i = 0; name && i < store->nconnectors; i++)
+			if (strcmp(store->connectors[i]->name, name) == 0)
+				last_found = store->connectors[i];
+	}
+
+	if (last_found == NULL)
+	{
+		if (missing_ok)
+			return NULL;
+		pm_check_connector_name(name);
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_NOT_CONFIGURED),
+				 errmsg("connector \"%s\" is not configured", name),
+				 errhint("Configure it with postmark_configure."),
+				 errhidestmt(true)));
+	}
+	if (last_found->invalid)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_NOT_CONFIGURED),
+				 errmsg("stored configuration of connector \"%s\" is invalid",
+						last_found->name),
+				 errdetail_internal("%s", last_found->invalid),
+				 errhint("Configure it again with postmark_configure."),
+				 errhidestmt(true)));
+	return last_found;
+}
+
+/*
+ * The stored connector with that number, NULL if there is none.  Its field
+ * "invalid" may be set.
+ */
+const PmConnector *
+pm_connector_by_number(int number)
+{
+	int			i;
+
+	refresh_store();
+	for (i = 0; i < store->nconnectors; i++)
+		if (store->connectors[i]->number == number)
+			return store->connectors[i];
+	return NULL;
+}
+
+/*
+ * The stored connectors one after another, from index 0 on, ordered by
+ * number; NULL past the end.  The field "invalid" may be set.
+ */
+const PmConnector *
+pm_connectors(int index)
+{
+	refresh_store();
+	return index < store->nconnectors ? store->connectors[index] : NULL;
+}
+
+/*
+ * Changes whenever the settings were read anew, and reads them if they
+ * changed.
+ */
+uint64
+pm_config_generation(void)
+{
+	refresh_store();
+	return store_generation;
+}
+
+/* ----------
+ * Tokens
+ * ----------
+ */
+
+static const char *
+find_stored_token(const char *name)
+{
+	int			i;
+
+	for (i = 0; i < store->ntokens; i++)
+		if (strcmp(store->tokens[i].name, name) == 0)
+			return store->tokens[i].token;
+	return NULL;
+}
+
+/*
+ * The token that is stored for a connector's name, NULL if none is; the
+ * connector itself need not exist.  Never to be shown.  For how long the
+ * result is good see config.h.
+ */
+const char *
+pm_stored_token(const char *name)
+{
+	refresh_store();
+	return find_stored_token(name);
+}
+
+/*
+ * Read the file of the token directory for that name.  Returns the palloc'd
+ * token, or NULL with *problem set to a whole sentence.
+ */
+static char *
+read_token_file(const char *name, char **problem)
+{
+	char		path[MAXPGPATH + NAMEDATALEN];
+	char		buf[PM_TOKEN_MAX + 3];	/* a line break, and one too many */
+	const char *unfit;
+	struct stat st;
+	ssize_t		nread = 0;
+	size_t		len;
+	int			fd;
+
+	*problem = NULL;
+
+	/* The name has no dot and no slash, so the path stays in the directory. */
+	if (pm_token_directory == NULL || *pm_token_directory == '\0' ||
+		!pm_valid_connector_name(name))
+	{
+		*problem = pstrdup("No token is stored, and there is no token directory.");
+		return NULL;
+	}
+	snprintf(path, sizeof(path), "%s/%s", pm_token_directory, name);
+
+	/* A named pipe must not block us. */
+	fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	if (fd < 0)
+	{
+		*problem = psprintf("No token is stored, and the file \"%s\" could not be opened: %s.",
+							path, strerror(errno));
+		return NULL;
+	}
+	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+		*problem = psprintf("\"%s\" is not a regular file.", path);
+	else
+	{
+		/* A local file that small comes whole, or not at all. */
+		do
+			nread = read(fd, buf, sizeof(buf));
+		while (nread < 0 && errno == EINTR);
+		if (nread < 0)
+			*problem = psprintf("The file \"%s\" could not be read: %s.",
+								path, strerror(errno));
+	}
+	CloseTransientFile(fd);
+	if (*problem)
+		return NULL;
+
+	len = nread;
+	if (len >= sizeof(buf))
+		unfit = "is too long";
+	else
+	{
+		if (len > 0 && buf[len - 1] == '\n')
+			len--;
+		if (len > 0 && buf[len - 1] == '\r')
+			len--;
+		buf[len] = '\0';
+		unfit = strlen(buf) != len ?
+			"has spaces, control characters or non-ASCII characters" :
+			pm_token_problem(buf);
+	}
+	if (unfit)
+	{
+		*problem = psprintf("The token in the file \"%s\" %s.", path, unfit);
+		return NULL;
+	}
+	return pstrdup(buf);
+}
+
+static void
+raise_no_token(const char *name, const char *problem)
+{
+	ereport(ERROR,
+			(errcode(PM_ERRCODE_NOT_CONFIGURED),
+			 errmsg("connector \"%s\" has no server token", name),
+			 errdetail_internal("%s", problem),
+			 errhint("Set it with postmark_set_token."),
+			 errhidestmt(true)));
+}
+
+/*
+ * The token that the token directory holds for a connector's name.  The file
+ * is read at each call, so that replacing it rotates the token.  Needs no
+ * transaction.
+ *
+ * missing_ok: NULL for whatever keeps it from being read; otherwise PM001
+ * says what does.  The result is in the current memory context.
+ */
+char *
+pm_token_from_file(const char *name, bool missing_ok)
+{
+	char	   *problem;
+	char	   *token = read_token_file(name, &problem);
+
+	if (token == NULL && !missing_ok)
+		raise_no_token(name, problem);
+	return token;
+}
+
+/*
+ * The token to use for a connector, stored or just parsed: its own, else the
+ * one that is stored under its name, else that of the token directory.
+ *
+ * PM001 if there is none, unless missing_ok: then NULL; PM001 always if the
+ * connector's JSON had a masked token that is not the stored one's.  The
+ * connector stays good: for a stored one the settings are not read anew, so
+ * the token is from when pm_connector and its like were last called.  The
+ * result is in the current memory context.
+ */
+char *
+pm_connector_token(const PmConnector *connector, bool missing_ok)
+{
+	const char *stored;
+
+	if (connector->token)
+		return pstrdup(connector->token);
+
+	/* One that is stored is part of the store, which must therefore stay. */
+	if (connector->number == 0)
+		refresh_store();
+	stored = find_stored_token(connector->name);
+
+	if (connector->masked_token)
+	{
+		bool		same = false;
+
+		if (stored)
+		{
+			char	   *mask = pm_mask_token(stored);
+
+			same = strcmp(mask, connector->masked_token) == 0;
+			pfree(mask);
+		}
+		if (!same)
+			ereport(ERROR,
+					(errcode(PM_ERRCODE_NOT_CONFIGURED),
+					 errmsg("configuration of connector \"%s\" is invalid",
+							connector->name),
+					 stored ?
+					 errdetail("\"serverToken\" is masked, and not the mask of the stored token.") :
+					 errdetail("\"serverToken\" is masked, and no token is stored."),
+					 errhint("Give the token itself, or leave the key away to keep the present one."),
+					 errhidestmt(true)));
+	}
+	if (stored == NULL)
+		return pm_token_from_file(connector->name, missing_ok);
+
+	/* Somebody may have written it into the table. */
+	if (pm_token_problem(stored))
+	{
+		if (missing_ok)
+			return NULL;
+		raise_no_token(connector->name,
+					   psprintf("The stored token %s.",
+								pm_token_problem(stored)));
+	}
+	return pstrdup(stored);
+}

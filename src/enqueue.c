@@ -1,0 +1,472 @@
+/*-------------------------------------------------------------------------
+ *
+ * enqueue.c
+ *		Putting messages into the queue: postmark_enqueue, the trigger for a
+ *		signup table, and the row trigger of the queue itself.
+ *
+ * A message is checked and completed in one place, the row trigger of
+ * postmark_queue, so that a plain INSERT, a bulk load and COPY behave like
+ * postmark_enqueue.  The trigger runs with the rights of whoever inserts: it
+ * needs none, since settings are read from a cache and the sequence is
+ * advanced from C.
+ *
+ * src/enqueue.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "replication/logicalworker.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "config.h"
+#include "errors.h"
+#include "guc.h"
+#include "message_check.h"
+#include "queue.h"
+#include "shmem.h"
+
+/* Columns of postmark_queue, as the install script makes them */
+enum
+{
+	COL_LANE,
+	COL_ID,
+	COL_CREATED_AT,
+	COL_EXPIRES_AT,
+	COL_EMAIL,
+	COL_USAGE_TYPE,
+	COL_CODE,
+	COL_PAYLOAD,
+	COL_LOCALE,
+	COL_CONNECTOR,
+	QUEUE_COLUMNS
+};
+
+/* Default time to live, seconds */
+#define EXPIRES_WITH_CODE		600
+#define EXPIRES_WITHOUT_CODE	86400
+
+PG_FUNCTION_INFO_V1(postmark_queue_row);
+PG_FUNCTION_INFO_V1(postmark_enqueue);
+PG_FUNCTION_INFO_V1(postmark_enqueue_trigger);
+
+/*
+ * Say once a session what keeps queued messages from being sent.  A worker
+ * that has not started yet is no reason.
+ */
+static void
+warn_if_stuck(const PmConnector *connector)
+{
+	static bool warned = false;
+	PmShared   *shared = pm_shared();
+
+	if (warned)
+		return;
+
+	if (shared == NULL)
+	{
+		warned = true;
+		ereport(WARNING,
+				(errmsg("messages are queued but not sent: postmark_connector is not preloaded"),
+				 errhint("Add postmark_connector to shared_preload_libraries and restart the server."),
+				 errhidestmt(true)));
+	}
+	else if (!pm_worker_enabled || shared->no_worker_slot)
+	{
+		if (pm_worker_pid(MyDatabaseId) != 0)
+			return;
+		warned = true;
+		ereport(WARNING,
+				(errmsg("messages are queued but not sent: this database has no worker"),
+				 pm_worker_enabled
+				 ? errhint("Raise max_worker_processes and restart the server.")
+				 : errhint("Set postmark_connector.worker to on."),
+				 errhidestmt(true)));
+	}
+	else
+	{
+		char	   *token = pm_connector_token(connector, true);
+
+		if (token == NULL)
+		{
+			warned = true;
+			ereport(WARNING,
+					(errmsg("messages are queued but not sent: connector \"%s\" has no server token",
+							connector->name),
+					 errhint("Use postmark_set_token."),
+					 errhidestmt(true)));
+		}
+		else
+			pfree(token);
+	}
+}
+
+/* When a message expires that says nothing of it. */
+static TimestampTz
+default_expiry(TimestampTz from, const PmTemplate *template, bool has_code)
+{
+	int			seconds = template->expires_in;
+
+	if (seconds == 0)
+		seconds = has_code ? EXPIRES_WITH_CODE : EXPIRES_WITHOUT_CODE;
+	return TimestampTzPlusMilliseconds(from, (int64) seconds * 1000);
+}
+
+static void
+check_time(TimestampTz when, const char *name)
+{
+	if (TIMESTAMP_NOT_FINITE(when))
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("%s must be finite", name),
+				 errhint("Give a point in time, or NULL for the default."),
+				 errhidestmt(true)));
+}
+
+static char *
+text_or_null(Datum value, bool isnull)
+{
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/*
+ * Row trigger of postmark_queue: checks a message, gives it id, lane and times,
+ * and notes it for the worker.
+ */
+Datum
+postmark_queue_row(PG_FUNCTION_ARGS)
+{
+	static bool checked_stuck = false;
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	Datum	   *values;
+	bool	   *nulls;
+	char	   *email;
+	char	   *usage_type;
+	char	   *code;
+	char	   *locale;
+	char	   *name;
+	Jsonb	   *payload;
+	const PmConnector *connector;
+	const PmTemplate *template;
+	TimestampTz now;
+	int32		lane;
+	int64		id;
+	HeapTuple	result;
+
+	PM_HIDE_STATEMENT();
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		RelationGetRelid(trigger->tg_relation) != pm_object(PM_QUEUE))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("postmark_queue_row is the row trigger of postmark_queue only"),
+				 errhint("Use postmark_enqueue_trigger on tables of your own.")));
+	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("queued messages cannot be changed"),
+				 errhint("Use postmark_cancel and queue another message.")));
+
+	/* What another server queued, that server sends. */
+	if (IsLogicalWorker())
+	{
+		PM_SHOW_STATEMENT();
+		return PointerGetDatum(NULL);
+	}
+
+	desc = RelationGetDescr(trigger->tg_relation);
+	values = palloc(sizeof(Datum) * desc->natts);
+	nulls = palloc(sizeof(bool) * desc->natts);
+	heap_deform_tuple(trigger->tg_trigtuple, desc, values, nulls);
+
+	email = text_or_null(values[COL_EMAIL], nulls[COL_EMAIL]);
+	usage_type = text_or_null(values[COL_USAGE_TYPE], nulls[COL_USAGE_TYPE]);
+	code = text_or_null(values[COL_CODE], nulls[COL_CODE]);
+	payload = nulls[COL_PAYLOAD] ? NULL : DatumGetJsonbP(values[COL_PAYLOAD]);
+	locale = text_or_null(values[COL_LOCALE], nulls[COL_LOCALE]);
+	name = text_or_null(values[COL_CONNECTOR], nulls[COL_CONNECTOR]);
+
+	pm_check_message(email, usage_type, code, payload, locale);
+	connector = pm_connector(name ? name : PM_DEFAULT_CONNECTOR, false);
+	template = pm_require_template(connector, usage_type, locale);
+
+	now = GetCurrentTimestamp();
+	if (nulls[COL_EXPIRES_AT])
+		values[COL_EXPIRES_AT] =
+			TimestampTzGetDatum(default_expiry(now, template, code != NULL));
+	else
+		check_time(DatumGetTimestampTz(values[COL_EXPIRES_AT]), "expires_at");
+	if (name == NULL)
+		values[COL_CONNECTOR] = CStringGetTextDatum(PM_DEFAULT_CONNECTOR);
+
+	lane = PM_LANE(connector->number, template->priority);
+	if (!checked_stuck)
+	{
+		checked_stuck = true;
+		warn_if_stuck(connector);
+	}
+	id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
+
+	values[COL_LANE] = Int32GetDatum(lane);
+	values[COL_ID] = Int64GetDatum(id);
+	values[COL_CREATED_AT] = TimestampTzGetDatum(now);
+	nulls[COL_LANE] = nulls[COL_ID] = nulls[COL_CREATED_AT] = false;
+	nulls[COL_EXPIRES_AT] = nulls[COL_CONNECTOR] = false;
+	result = heap_form_tuple(desc, values, nulls);
+
+	pm_note_message(lane, id);
+	PM_SHOW_STATEMENT();
+	return PointerGetDatum(result);
+}
+
+/*
+ * Queue a message, now or for later; what postmark_enqueue and the trigger of
+ * a signup table share.
+ *
+ * m:          email, usage_type, code, payload, locale, connector; checked here
+ * send_after: NULL, or when to send it
+ * expires_in: NULL for the template's, or how long it is good for
+ *
+ * Returns the message's id.
+ */
+static int64
+enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz from = now;
+	const PmConnector *connector;
+	const PmTemplate *template;
+
+	if (send_after)
+	{
+		check_time(*send_after, "send_after");
+		from = Max(now, *send_after);
+	}
+	if (expires_in)
+	{
+		m->expires_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+																TimestampTzGetDatum(from),
+																IntervalPGetDatum(expires_in)));
+		if (m->expires_at <= from)
+			ereport(ERROR,
+					(errcode(PM_ERRCODE_INVALID),
+					 errmsg("expires_in must be positive"),
+					 errhint("Give an interval such as '10 minutes', or NULL for the template's."),
+					 errhidestmt(true)));
+	}
+
+	/* The row trigger does the rest for a message to be sent now. */
+	if (from == now)
+		return pm_queue_insert(m);
+
+	pm_check_message(m->email, m->usage_type, m->code, m->payload, m->locale);
+	connector = pm_connector(m->connector ? m->connector : PM_DEFAULT_CONNECTOR,
+							 false);
+	template = pm_require_template(connector, m->usage_type, m->locale);
+	m->connector = pstrdup(connector->name);
+	m->id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
+	m->created_at = now;
+	m->due_at = from;
+	if (expires_in == NULL)
+		m->expires_at = default_expiry(from, template, m->code != NULL);
+	warn_if_stuck(connector);
+	pm_deferred_insert(m, PM_LANE(connector->number, template->priority));
+	return m->id;
+}
+
+/*
+ * postmark_enqueue(email, usage_type, code, payload, locale, send_after,
+ * expires_in, connector) returns bigint
+ */
+Datum
+postmark_enqueue(PG_FUNCTION_ARGS)
+{
+	PmMessage	m;
+	TimestampTz send_after = 0;
+	int64		id;
+
+	PM_HIDE_STATEMENT();
+
+	memset(&m, 0, sizeof(m));
+	m.email = text_or_null(PG_GETARG_DATUM(0), PG_ARGISNULL(0));
+	m.usage_type = text_or_null(PG_GETARG_DATUM(1), PG_ARGISNULL(1));
+	m.code = text_or_null(PG_GETARG_DATUM(2), PG_ARGISNULL(2));
+	if (!PG_ARGISNULL(3))
+		m.payload = PG_GETARG_JSONB_P(3);
+	m.locale = text_or_null(PG_GETARG_DATUM(4), PG_ARGISNULL(4));
+	if (!PG_ARGISNULL(5))
+		send_after = PG_GETARG_TIMESTAMPTZ(5);
+	m.connector = text_or_null(PG_GETARG_DATUM(7), PG_ARGISNULL(7));
+
+	id = enqueue(&m, PG_ARGISNULL(5) ? NULL : &send_after,
+				 PG_ARGISNULL(6) ? NULL : PG_GETARG_INTERVAL_P(6));
+	PM_SHOW_STATEMENT();
+	PG_RETURN_INT64(id);
+}
+
+/* Number of a column that a trigger argument names; error if there is none. */
+static int
+column_number(const TriggerData *trigger, const char *column)
+{
+	int			number = SPI_fnumber(RelationGetDescr(trigger->tg_relation),
+									 column);
+
+	if (number <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						column, RelationGetRelationName(trigger->tg_relation)),
+				 errdetail("Trigger \"%s\" names it in its arguments.",
+						   trigger->tg_trigger->tgname),
+				 errhint("Correct the arguments of postmark_enqueue_trigger.")));
+	return number;
+}
+
+/*
+ * A column's value by its type's output function.  No cast is looked up: one
+ * that the table's owner made would run with somebody else's rights.
+ */
+static char *
+column_value(const TriggerData *trigger, HeapTuple row, const char *column)
+{
+	return SPI_getvalue(row, RelationGetDescr(trigger->tg_relation),
+						column_number(trigger, column));
+}
+
+/* A payload column as jsonb; its text must not come out in an error. */
+static Jsonb *
+payload_value(const TriggerData *trigger, HeapTuple row, const char *column)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	int			number = column_number(trigger, column);
+	MemoryContext context = CurrentMemoryContext;
+	char	   *volatile text = NULL;
+	Jsonb	   *volatile result = NULL;
+
+	if (SPI_gettypeid(desc, number) == JSONBOID)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(row, desc, number, &isnull);
+
+		return isnull ? NULL : DatumGetJsonbP(value);
+	}
+
+	text = SPI_getvalue(row, desc, number);
+	if (text == NULL)
+		return NULL;
+	PG_TRY();
+	{
+		result = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+													CStringGetDatum(text)));
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	if (result == NULL)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("payload is not valid JSON"),
+				 errdetail("Trigger \"%s\" takes it from column \"%s\".",
+						   trigger->tg_trigger->tgname, column),
+				 errhint("Keep the payload in a column of type jsonb."),
+				 errhidestmt(true)));
+	return result;
+}
+
+/*
+ * Trigger for a signup table: EXECUTE FUNCTION postmark_enqueue_trigger(email
+ * column, usage type [, code column] [, name=value ...]) with the names code,
+ * payload, locale (columns), connector, expires_in (values).
+ */
+Datum
+postmark_enqueue_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	row;
+	PmMessage	m;
+	Interval   *expires_in = NULL;
+	char	  **args;
+	int			nargs;
+	int			i;
+
+	PM_HIDE_STATEMENT();
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("postmark_enqueue_trigger must be fired FOR EACH ROW on INSERT or UPDATE")));
+	args = trigger->tg_trigger->tgargs;
+	nargs = trigger->tg_trigger->tgnargs;
+	if (nargs < 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("postmark_enqueue_trigger needs at least two arguments"),
+				 errhint("Use EXECUTE FUNCTION postmark_enqueue_trigger('email column', 'usage type', 'code column').")));
+
+	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
+		? trigger->tg_newtuple : trigger->tg_trigtuple;
+
+	memset(&m, 0, sizeof(m));
+	m.email = column_value(trigger, row, args[0]);
+	m.usage_type = args[1];
+	if (m.email == NULL)
+	{
+		PM_SHOW_STATEMENT();
+		return PointerGetDatum(row);
+	}
+	for (i = 2; i < nargs; i++)
+	{
+		char	   *value = strchr(args[i], '=');
+		char	   *name;
+
+		if (value == NULL && i == 2)
+		{
+			m.code = column_value(trigger, row, args[i]);
+			continue;
+		}
+		name = value ? pnstrdup(args[i], value - args[i]) : args[i];
+		value = value ? value + 1 : NULL;
+		if (value && strcmp(name, "code") == 0)
+			m.code = column_value(trigger, row, value);
+		else if (value && strcmp(name, "payload") == 0)
+			m.payload = payload_value(trigger, row, value);
+		else if (value && strcmp(name, "locale") == 0)
+			m.locale = column_value(trigger, row, value);
+		else if (value && strcmp(name, "connector") == 0)
+			m.connector = value;
+		else if (value && strcmp(name, "expires_in") == 0)
+			expires_in = DatumGetIntervalP(DirectFunctionCall3(interval_in,
+															   CStringGetDatum(value),
+															   ObjectIdGetDatum(InvalidOid),
+															   Int32GetDatum(-1)));
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+					 errmsg("invalid argument \"%s\" of postmark_enqueue_trigger",
+							args[i]),
+					 errhint("After the email column and the usage type come the code column, or name=value with the names code, payload, locale, connector, expires_in.")));
+	}
+
+	enqueue(&m, NULL, expires_in);
+	PM_SHOW_STATEMENT();
+	return PointerGetDatum(row);
+}

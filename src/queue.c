@@ -1,0 +1,1028 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue.c
+ *		The queue's tables: all SQL that reads and writes them for the worker.
+ *
+ * The hot table postmark_queue is inserted into and deleted from, never
+ * updated; its primary key (lane, id) gives every read an index range above a
+ * cursor, so that no plan depends on statistics and no scan walks over what
+ * was deleted.  What is being sent stands in one row of postmark_intents a
+ * request, and that row is also the fence: results are stored only by the
+ * transaction that takes it away.
+ *
+ * src/queue.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "queue.h"
+
+/*
+ * Rows fetched at first, before their size is known: a payload may have 256
+ * kB, and a worker should stay small.
+ */
+#define FIRST_FETCH 16
+
+#define MESSAGE_COLUMNS \
+	"ctid, id, created_at, expires_at, email, usage_type, code, payload, locale, connector"
+
+static PmStatement read_queue = {
+	"SELECT " MESSAGE_COLUMNS ", created_at, 0 FROM @.postmark_queue"
+	" WHERE lane = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4",
+	4, {INT4OID, INT8OID, INT8OID, INT8OID}
+};
+static PmStatement read_deferred = {
+	"SELECT " MESSAGE_COLUMNS ", due_at, attempts FROM @.postmark_deferred"
+	" WHERE lane = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3",
+	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
+};
+static PmStatement read_queue_ids = {
+	"SELECT " MESSAGE_COLUMNS ", created_at, 0 FROM @.postmark_queue"
+	" WHERE lane = $1 AND id = ANY ($2)",
+	2, {INT4OID, INT8ARRAYOID}
+};
+static PmStatement read_deferred_ids = {
+	"SELECT " MESSAGE_COLUMNS ", due_at, attempts FROM @.postmark_deferred"
+	" WHERE lane = $1 AND id = ANY ($2)",
+	2, {INT4OID, INT8ARRAYOID}
+};
+static PmStatement lock_queue = {
+	"SELECT id FROM @.postmark_queue WHERE ctid = ANY ($1)"
+	" FOR KEY SHARE SKIP LOCKED",
+	1, {TIDARRAYOID}
+};
+static PmStatement lock_deferred = {
+	"SELECT id FROM @.postmark_deferred WHERE ctid = ANY ($1)"
+	" FOR KEY SHARE SKIP LOCKED",
+	1, {TIDARRAYOID}
+};
+static PmStatement next_queue_lane = {
+	"SELECT lane FROM @.postmark_queue WHERE lane >= $1"
+	" ORDER BY lane, id LIMIT 1",
+	1, {INT4OID}
+};
+static PmStatement next_deferred_lane = {
+	"SELECT lane FROM @.postmark_deferred WHERE lane >= $1"
+	" ORDER BY lane, due_at, id LIMIT 1",
+	1, {INT4OID}
+};
+static PmStatement deferred_due = {
+	"SELECT due_at FROM @.postmark_deferred WHERE lane = $1 AND due_at > $2"
+	" ORDER BY lane, due_at LIMIT 1",
+	2, {INT4OID, TIMESTAMPTZOID}
+};
+static PmStatement expired_queue = {
+	"SELECT " MESSAGE_COLUMNS ", created_at, 0 FROM @.postmark_queue"
+	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
+	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
+};
+static PmStatement expired_deferred = {
+	"SELECT " MESSAGE_COLUMNS ", due_at, attempts FROM @.postmark_deferred"
+	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
+	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
+};
+static PmStatement expiry_queue = {
+	"SELECT min(expires_at) FROM @.postmark_queue WHERE lane = $1",
+	1, {INT4OID}
+};
+static PmStatement expiry_deferred = {
+	"SELECT min(expires_at) FROM @.postmark_deferred WHERE lane = $1",
+	1, {INT4OID}
+};
+static PmStatement read_intents = {
+	"SELECT batch, lane, deferred, created_at, ids FROM @.postmark_intents",
+	0, {0}
+};
+static PmStatement insert_intent = {
+	"INSERT INTO @.postmark_intents (batch, lane, deferred, created_at, ids)"
+	" VALUES ($1, $2, $3, $4, $5)",
+	5, {UUIDOID, INT4OID, BOOLOID, TIMESTAMPTZOID, INT8ARRAYOID}
+};
+static PmStatement update_intent = {
+	"UPDATE @.postmark_intents SET ids = $2 WHERE batch = $1",
+	2, {UUIDOID, INT8ARRAYOID}
+};
+static PmStatement delete_intent = {
+	"DELETE FROM @.postmark_intents WHERE batch = $1",
+	1, {UUIDOID}
+};
+static PmStatement delete_queue = {
+	"DELETE FROM @.postmark_queue WHERE lane = $1 AND id = ANY ($2)",
+	2, {INT4OID, INT8ARRAYOID}
+};
+static PmStatement delete_deferred = {
+	"DELETE FROM @.postmark_deferred WHERE id = ANY ($1)",
+	1, {INT8ARRAYOID}
+};
+static PmStatement insert_history = {
+	"INSERT INTO @.postmark_history (id, connector, email, usage_type, locale,"
+	" template_alias, status, attempts, message_id, error_code, last_error,"
+	" created_at, due_at, expires_at, finished_at, code, payload)"
+	" SELECT u.id, $1, u.email, u.usage_type, u.locale, u.template_alias,"
+	" u.status, u.attempts, u.message_id, u.error_code, u.last_error,"
+	" u.created_at, u.due_at, u.expires_at, $2, u.code, u.payload"
+	" FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+	" $16, $17) AS u(id, email, usage_type, locale, template_alias, status,"
+	" attempts, message_id, error_code, last_error, created_at, due_at,"
+	" expires_at, code, payload)"
+	" ON CONFLICT DO NOTHING",
+	17, {TEXTOID, TIMESTAMPTZOID,
+		INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+		TEXTARRAYOID, INT4ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
+		TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
+	TEXTARRAYOID, JSONBARRAYOID}
+};
+static PmStatement insert_deferred = {
+	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
+	" email, usage_type, code, payload, locale, connector, attempts,"
+	" error_code, last_error)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+	14, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, INT4OID,
+	INT4OID, TEXTOID}
+};
+static PmStatement clear_trouble = {
+	"DELETE FROM @.postmark_trouble WHERE connector = $1", 1, {TEXTOID}
+};
+static PmStatement insert_trouble = {
+	"INSERT INTO @.postmark_trouble (connector, state, detail, hint, since)"
+	" VALUES ($1, $2, $3, $4, clock_timestamp())",
+	4, {TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+};
+static PmStatement clear_all_trouble = {
+	"DELETE FROM @.postmark_trouble", 0, {0}
+};
+static PmStatement forget_content = {
+	"UPDATE @.postmark_history SET code = NULL, payload = NULL"
+	" WHERE id IN (SELECT id FROM @.postmark_history"
+	" WHERE (code IS NOT NULL OR payload IS NOT NULL) AND expires_at <= $1"
+	" ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+	2, {TIMESTAMPTZOID, INT8OID}
+};
+static PmStatement next_content = {
+	"SELECT expires_at FROM @.postmark_history"
+	" WHERE code IS NOT NULL OR payload IS NOT NULL"
+	" ORDER BY expires_at LIMIT 1",
+	0, {0}
+};
+static PmStatement next_history_connector = {
+	"SELECT connector, finished_at FROM @.postmark_history WHERE connector > $1"
+	" ORDER BY connector, finished_at LIMIT 1",
+	1, {TEXTOID}
+};
+static PmStatement purge_history = {
+	"DELETE FROM @.postmark_history WHERE id IN (SELECT id"
+	" FROM @.postmark_history WHERE connector = $1 AND finished_at < $2"
+	" ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED)",
+	3, {TEXTOID, TIMESTAMPTZOID, INT8OID}
+};
+static PmStatement read_instance = {
+	"SELECT database, timeline FROM @.postmark_instance LIMIT 1", 0, {0}
+};
+static PmStatement set_timeline = {
+	"UPDATE @.postmark_instance SET timeline = $1", 1, {INT4OID}
+};
+
+/*
+ * Run a transaction of the worker's: with SPI, a snapshot, and the rights of
+ * the queue's owner in a restricted context.
+ *
+ * what:     what it does, for the log, or NULL to log nothing
+ * body:     the work, may raise errors
+ * sqlstate: set to the error's, 0 if there was none
+ *
+ * Returns whether it committed.  An error is logged here and goes no further;
+ * a repeated one is logged at growing intervals, so that a lasting trouble
+ * does not fill the log.
+ */
+bool
+pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
+				   int *sqlstate)
+{
+	static int	last_sqlstate = 0;
+	static TimestampTz next_log = 0;
+	static long log_interval = 1000;
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool ok = false;
+
+	*sqlstate = 0;
+	PG_TRY();
+	{
+		PmOwnerScope scope;
+
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		pm_enter_owner(&scope);
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "could not connect to SPI");
+		body(arg);
+		SPI_finish();
+		pm_leave_owner(&scope);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		ok = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+		TimestampTz now = GetCurrentTimestamp();
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		HOLD_INTERRUPTS();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		RESUME_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+
+		*sqlstate = error->sqlerrcode;
+		if (error->sqlerrcode != last_sqlstate)
+		{
+			log_interval = 1000;
+			next_log = 0;
+			last_sqlstate = error->sqlerrcode;
+		}
+		if (what && now >= next_log)
+		{
+			ereport(LOG,
+					(errcode(error->sqlerrcode),
+					 errmsg("postmark_connector could not %s: %s", what,
+							error->message),
+					 errhint("It is tried again; this message is repeated at growing intervals.")));
+			next_log = TimestampTzPlusMilliseconds(now, log_interval);
+			log_interval = Min(log_interval * 2, 3600000L);
+		}
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+
+	if (ok)
+		pgstat_report_stat(false);
+	return ok;
+}
+
+/*
+ * An empty batch with room for "capacity" messages, in a context of its own
+ * under "parent", which the caller deletes.
+ */
+PmBatch *
+pm_batch_create(MemoryContext parent, int32 lane, bool deferred, int capacity)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "postmark batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	PmBatch    *batch = MemoryContextAllocZero(context, sizeof(PmBatch));
+
+	batch->context = context;
+	batch->lane = lane;
+	batch->deferred = deferred;
+	batch->messages = MemoryContextAllocZero(context,
+											 mul_size(Max(capacity, 1),
+													  sizeof(PmMessage)));
+	return batch;
+}
+
+/* A uuid as text; room for PM_UUID_TEXT bytes. */
+void
+pm_format_uuid(const pg_uuid_t *uuid, char *text)
+{
+	static const char hex[] = "0123456789abcdef";
+	int			i;
+
+	for (i = 0; i < UUID_LEN; i++)
+	{
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*text++ = '-';
+		*text++ = hex[uuid->data[i] >> 4];
+		*text++ = hex[uuid->data[i] & 0x0f];
+	}
+	*text = '\0';
+}
+
+/* Give a batch a fresh random (version 4) uuid. */
+void
+pm_batch_new_uuid(PmBatch *batch)
+{
+	if (!pg_strong_random(batch->uuid.data, UUID_LEN))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
+	batch->uuid.data[6] = (batch->uuid.data[6] & 0x0f) | 0x40;
+	batch->uuid.data[8] = (batch->uuid.data[8] & 0x3f) | 0x80;
+	pm_format_uuid(&batch->uuid, batch->uuid_text);
+}
+
+static char *
+text_column(HeapTuple tuple, TupleDesc desc, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(tuple, desc, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static TimestampTz
+time_column(HeapTuple tuple, TupleDesc desc, int column)
+{
+	bool		isnull;
+
+	return DatumGetTimestampTz(SPI_getbinval(tuple, desc, column, &isnull));
+}
+
+/* Copy a row of MESSAGE_COLUMNS, due_at, attempts into a message. */
+static void
+read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
+			 TupleDesc desc)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	bool		isnull;
+	Datum		value;
+
+	memset(message, 0, sizeof(*message));
+	message->tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 1,
+														   &isnull));
+	message->id = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
+	message->created_at = time_column(tuple, desc, 3);
+	message->expires_at = time_column(tuple, desc, 4);
+	message->email = text_column(tuple, desc, 5);
+	message->usage_type = text_column(tuple, desc, 6);
+	message->code = text_column(tuple, desc, 7);
+	value = SPI_getbinval(tuple, desc, 8, &isnull);
+	if (!isnull)
+	{
+		message->payload = DatumGetJsonbPCopy(value);
+		message->size += VARSIZE(message->payload);
+	}
+	message->locale = text_column(tuple, desc, 9);
+	message->connector = text_column(tuple, desc, 10);
+	message->due_at = time_column(tuple, desc, 11);
+	message->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 12, &isnull));
+	message->size += strlen(message->email) + 300;
+	message->error_code = -1;
+	MemoryContextSwitchTo(old);
+}
+
+/* Append a copy of a message to a batch, which must have room for it. */
+void
+pm_batch_copy_message(PmBatch *batch, const PmMessage *message)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	PmMessage  *m = &batch->messages[batch->nmessages++];
+
+	*m = *message;
+	m->email = pstrdup(message->email);
+	m->usage_type = pstrdup(message->usage_type);
+	m->connector = pstrdup(message->connector);
+	if (message->code)
+		m->code = pstrdup(message->code);
+	if (message->locale)
+		m->locale = pstrdup(message->locale);
+	if (message->template_alias)
+		m->template_alias = pstrdup(message->template_alias);
+	if (message->payload)
+	{
+		m->payload = palloc(VARSIZE(message->payload));
+		memcpy(m->payload, message->payload, VARSIZE(message->payload));
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Append the rows of a query to a batch, through a cursor, until "limit" were
+ * read or they have "max_size" bytes.  Returns whether there are no more.
+ */
+static bool
+read_messages(PmBatch *batch, PmStatement *query, Datum *values, int limit,
+			  Size max_size)
+{
+	Portal		portal;
+	int			nread = 0;
+	Size		size = 0;
+	bool		exhausted = false;
+
+	portal = SPI_cursor_open(NULL, pm_plan(query), values, NULL, false);
+	while (nread < limit && size < max_size && !exhausted)
+	{
+		int			want;
+		uint64		i;
+
+		if (nread == 0)
+			want = Min(limit, FIRST_FETCH);
+		else
+			want = Min(limit - nread,
+					   Max((max_size - size) / Max(size / nread, 1), 1));
+		SPI_cursor_fetch(portal, true, want);
+		for (i = 0; i < SPI_processed; i++)
+		{
+			PmMessage  *message = &batch->messages[batch->nmessages++];
+
+			read_message(batch, message, SPI_tuptable->vals[i],
+						 SPI_tuptable->tupdesc);
+			size += message->size;
+			nread++;
+		}
+		exhausted = (SPI_processed < want);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_cursor_close(portal);
+	return exhausted;
+}
+
+/*
+ * Append messages of the batch's lane with above < id <= upto to it, in the
+ * order of their ids: at most "limit", and no more once they have "max_size"
+ * bytes.  Returns whether there are no more of them.
+ */
+bool
+pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
+			  Size max_size)
+{
+	Datum		values[4];
+
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = Int64GetDatum(above);
+	values[2] = Int64GetDatum(upto);
+	values[3] = Int64GetDatum(limit);
+	return read_messages(batch, &read_queue, values, limit, max_size);
+}
+
+/* The same for deferred messages of the lane that were due at "due". */
+bool
+pm_deferred_read(PmBatch *batch, TimestampTz due, int limit, Size max_size)
+{
+	Datum		values[3];
+
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = TimestampTzGetDatum(due);
+	values[2] = Int64GetDatum(limit);
+	return read_messages(batch, &read_deferred, values, limit, max_size);
+}
+
+static Datum
+int8_array(const int64 *ids, int nids)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(nids, 1));
+	int			i;
+
+	for (i = 0; i < nids; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, nids, INT8OID,
+										   sizeof(int64), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+/*
+ * Append those of the messages "ids" to the batch that are still there.  It
+ * must have room for them.
+ */
+void
+pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids)
+{
+	Datum		values[2];
+
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = int8_array(ids, nids);
+	read_messages(batch, batch->deferred ? &read_deferred_ids : &read_queue_ids,
+				  values, nids, MaxAllocSize);
+}
+
+/*
+ * Lock the messages from "first" on against postmark_cancel until the end of
+ * the transaction, and set "locked" of those that could be: the others are
+ * being deleted, or are gone.
+ */
+void
+pm_queue_lock(PmBatch *batch, int first)
+{
+	PmStatement	   *query = batch->deferred ? &lock_deferred : &lock_queue;
+	int			n = batch->nmessages - first;
+	Datum	   *tids;
+	Datum		values[1];
+	int			expected = first;
+	uint64		i;
+
+	if (n <= 0)
+		return;
+	tids = palloc(sizeof(Datum) * n);
+	for (i = 0; i < n; i++)
+		tids[i] = PointerGetDatum(&batch->messages[first + i].tid);
+	values[0] = PointerGetDatum(construct_array(tids, n, TIDOID,
+												sizeof(ItemPointerData), false,
+												TYPALIGN_SHORT));
+	pm_execute(query, values, NULL, 0);
+	for (i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		int64		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+													 SPI_tuptable->tupdesc, 1,
+													 &isnull));
+		int			j;
+
+		/* They mostly come in the order that we have them in */
+		if (expected < batch->nmessages && batch->messages[expected].id == id)
+		{
+			batch->messages[expected++].locked = true;
+			continue;
+		}
+		for (j = first; j < batch->nmessages; j++)
+			if (batch->messages[j].id == id)
+			{
+				batch->messages[j].locked = true;
+				expected = j + 1;
+				break;
+			}
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static bool
+next_lane(PmStatement *query, int32 from, int32 *lane)
+{
+	Datum		values[1];
+	bool		isnull;
+
+	values[0] = Int32GetDatum(from);
+	pm_execute(query, values, NULL, 1);
+	if (SPI_processed == 0)
+		return false;
+	*lane = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+										SPI_tuptable->tupdesc, 1, &isnull));
+	return true;
+}
+
+/* The first lane from "from" on that has messages in the hot table. */
+bool
+pm_next_queue_lane(int32 from, int32 *lane)
+{
+	return next_lane(&next_queue_lane, from, lane);
+}
+
+/* The first lane from "from" on that has deferred messages. */
+bool
+pm_next_deferred_lane(int32 from, int32 *lane)
+{
+	return next_lane(&next_deferred_lane, from, lane);
+}
+
+/* When a lane's next deferred message is due, later than "after". */
+bool
+pm_deferred_due(int32 lane, TimestampTz after, TimestampTz *due)
+{
+	Datum		values[2];
+
+	values[0] = Int32GetDatum(lane);
+	values[1] = TimestampTzGetDatum(after);
+	pm_execute(&deferred_due, values, NULL, 1);
+	if (SPI_processed == 0)
+		return false;
+	*due = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	return true;
+}
+
+/*
+ * Append expired messages of a lane that does not flow to the batch, from the
+ * hot table or the deferred one, as batch->deferred says.  If there are fewer
+ * than "limit", *next becomes the time at which the next one expires
+ * (DT_NOEND: none).  Returns whether there may be more at once.
+ */
+bool
+pm_queue_expired(PmBatch *batch, TimestampTz now, int limit, TimestampTz *next)
+{
+	Datum		values[3];
+	bool		isnull;
+	Datum		value;
+
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = TimestampTzGetDatum(now);
+	values[2] = Int64GetDatum(limit);
+	if (!read_messages(batch,
+					  batch->deferred ? &expired_deferred : &expired_queue,
+					  values, limit, MaxAllocSize))
+		return true;
+
+	pm_execute(batch->deferred ? &expiry_deferred : &expiry_queue, values, NULL, 1);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+						  &isnull);
+	if (!isnull)
+		*next = Min(*next, DatumGetTimestampTz(value));
+	return false;
+}
+
+/* All intents there are, in the current SPI procedure's upper context. */
+int
+pm_read_intents(PmIntent **intents)
+{
+	int			n;
+	int			i;
+
+	pm_execute(&read_intents, NULL, NULL, 0);
+	n = (int) SPI_processed;
+	*intents = SPI_palloc(sizeof(PmIntent) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		PmIntent   *intent = &(*intents)[i];
+		bool		isnull;
+		ArrayType  *array;
+		Datum	   *elements;
+		int			j;
+
+		intent->uuid = *DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull));
+		intent->lane = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
+		intent->deferred = DatumGetBool(SPI_getbinval(tuple, desc, 3, &isnull));
+		intent->created_at = time_column(tuple, desc, 4);
+		array = DatumGetArrayTypeP(SPI_getbinval(tuple, desc, 5, &isnull));
+		deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+						  TYPALIGN_DOUBLE, &elements, NULL, &intent->nids);
+		intent->ids = SPI_palloc(sizeof(int64) * Max(intent->nids, 1));
+		for (j = 0; j < intent->nids; j++)
+			intent->ids[j] = DatumGetInt64(elements[j]);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return n;
+}
+
+/* The ids of the messages whose disposal is "disposal", or of all. */
+static Datum
+disposal_ids(const PmBatch *batch, PmDisposal disposal, bool all, int *n)
+{
+	int64	   *ids = palloc(sizeof(int64) * Max(batch->nmessages, 1));
+	int			i;
+
+	*n = 0;
+	for (i = 0; i < batch->nmessages; i++)
+		if (all || batch->messages[i].disposal == disposal)
+			ids[(*n)++] = batch->messages[i].id;
+	return int8_array(ids, *n);
+}
+
+/* Write down that the batch is about to be sent. */
+void
+pm_intent_insert(PmBatch *batch)
+{
+	Datum		values[5];
+	int			n;
+
+	values[0] = UUIDPGetDatum(&batch->uuid);
+	values[1] = Int32GetDatum(batch->lane);
+	values[2] = BoolGetDatum(batch->deferred);
+	values[3] = TimestampTzGetDatum(batch->created_at);
+	values[4] = disposal_ids(batch, PM_KEEP, true, &n);
+	pm_execute(&insert_intent, values, NULL, 0);
+}
+
+/* One column of the finished messages as an array, for unnest. */
+typedef struct Column
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n;
+} Column;
+
+static void
+put(Column *column, Datum value, bool isnull)
+{
+	column->values[column->n] = value;
+	column->nulls[column->n++] = isnull;
+}
+
+static void
+put_text(Column *column, const char *text)
+{
+	put(column, text ? CStringGetTextDatum(text) : (Datum) 0, text == NULL);
+}
+
+/* The finished messages of the batch, in one statement. */
+static void
+store_history(PmBatch *batch, int nfinished, TimestampTz now)
+{
+	static const Oid element_types[15] = {
+		INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, UUIDOID,
+		INT4OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TEXTOID, JSONBOID
+	};
+	Column		columns[15];
+	Datum		values[17];
+	int			i;
+
+	for (i = 0; i < 15; i++)
+	{
+		columns[i].values = palloc(sizeof(Datum) * nfinished);
+		columns[i].nulls = palloc(sizeof(bool) * nfinished);
+		columns[i].n = 0;
+	}
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		const PmMessage *m = &batch->messages[i];
+		bool		keep_content;
+
+		if (m->disposal != PM_FINISH)
+			continue;
+
+		/* A failed message can be put back into the queue until it expires */
+		keep_content = strcmp(m->status, "failed") == 0 && m->expires_at > now;
+
+		put(&columns[0], Int64GetDatum(m->id), false);
+		put_text(&columns[1], m->email);
+		put_text(&columns[2], m->usage_type);
+		put_text(&columns[3], m->locale);
+		put_text(&columns[4], m->template_alias);
+		put_text(&columns[5], m->status);
+		put(&columns[6], Int32GetDatum(m->attempts), false);
+		if (m->message_id)
+			put(&columns[7], DirectFunctionCall1(uuid_in,
+												 CStringGetDatum(m->message_id)),
+				false);
+		else
+			put(&columns[7], (Datum) 0, true);
+		put(&columns[8], Int32GetDatum(m->error_code), m->error_code < 0);
+		put_text(&columns[9], m->last_error);
+		put(&columns[10], TimestampTzGetDatum(m->created_at), false);
+		put(&columns[11], TimestampTzGetDatum(m->due_at), false);
+		put(&columns[12], TimestampTzGetDatum(m->expires_at), false);
+		put_text(&columns[13], keep_content ? m->code : NULL);
+		put(&columns[14], JsonbPGetDatum(m->payload),
+			!keep_content || m->payload == NULL);
+	}
+
+	values[0] = CStringGetTextDatum(batch->messages[0].connector);
+	values[1] = TimestampTzGetDatum(now);
+	for (i = 0; i < 15; i++)
+	{
+		int			dims[1];
+		int			lbs[1] = {1};
+		int16		typlen;
+		bool		typbyval;
+		char		typalign;
+
+		dims[0] = nfinished;
+		switch (element_types[i])
+		{
+			case INT4OID:
+				typlen = sizeof(int32);
+				typbyval = true;
+				typalign = TYPALIGN_INT;
+				break;
+			case INT8OID:
+			case TIMESTAMPTZOID:
+				typlen = sizeof(int64);
+				typbyval = FLOAT8PASSBYVAL;
+				typalign = TYPALIGN_DOUBLE;
+				break;
+			case UUIDOID:
+				typlen = UUID_LEN;
+				typbyval = false;
+				typalign = TYPALIGN_CHAR;
+				break;
+			default:
+				typlen = -1;
+				typbyval = false;
+				typalign = TYPALIGN_INT;
+				break;
+		}
+		values[2 + i] = PointerGetDatum(
+										construct_md_array(columns[i].values,
+														   columns[i].nulls, 1,
+														   dims, lbs,
+														   element_types[i],
+														   typlen, typbyval,
+														   typalign));
+	}
+
+	pm_execute(&insert_history, values, NULL, 0);
+}
+
+/* A message that waits for its next attempt. */
+static void
+store_deferred(const PmBatch *batch, const PmMessage *m)
+{
+	Datum		values[14];
+	char		nulls[15] = "              ";
+	TimestampTz due = Min(m->retry_at, m->expires_at);
+
+	values[0] = Int64GetDatum(m->id);
+	values[1] = Int32GetDatum(batch->lane);
+	values[2] = TimestampTzGetDatum(due);
+	values[3] = TimestampTzGetDatum(m->created_at);
+	values[4] = TimestampTzGetDatum(m->expires_at);
+	values[5] = CStringGetTextDatum(m->email);
+	values[6] = CStringGetTextDatum(m->usage_type);
+	if (m->code)
+		values[7] = CStringGetTextDatum(m->code);
+	else
+		nulls[7] = 'n';
+	if (m->payload)
+		values[8] = JsonbPGetDatum(m->payload);
+	else
+		nulls[8] = 'n';
+	if (m->locale)
+		values[9] = CStringGetTextDatum(m->locale);
+	else
+		nulls[9] = 'n';
+	values[10] = CStringGetTextDatum(m->connector);
+	values[11] = Int32GetDatum(m->attempts);
+	if (m->error_code >= 0)
+		values[12] = Int32GetDatum(m->error_code);
+	else
+		nulls[12] = 'n';
+	if (m->last_error)
+		values[13] = CStringGetTextDatum(m->last_error);
+	else
+		nulls[13] = 'n';
+	pm_execute(&insert_deferred, values, nulls, 0);
+}
+
+/*
+ * Store what became of a batch's messages: the finished ones go to the
+ * history, the deferred ones to postmark_deferred, and the intent shrinks to
+ * those that are still in doubt, or goes.
+ *
+ * now: the time of finishing
+ *
+ * Returns false, having written nothing, if the intent was there no more:
+ * then somebody else has settled the batch.
+ */
+bool
+pm_batch_store(PmBatch *batch, TimestampTz now)
+{
+	Datum		values[2];
+	int64	   *gone = palloc(sizeof(int64) * Max(batch->nmessages, 1));
+	int			ngone = 0;
+	int			nfinished = 0;
+	int			i;
+
+	if (batch->has_intent)
+	{
+		int			nkept;
+		Datum		kept = disposal_ids(batch, PM_KEEP, false, &nkept);
+
+		values[0] = UUIDPGetDatum(&batch->uuid);
+		values[1] = kept;
+		pm_execute(nkept > 0 ? &update_intent : &delete_intent, values, NULL, 0);
+		if (SPI_processed != 1)
+			return false;
+	}
+
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+
+		if (m->disposal == PM_FINISH || m->disposal == PM_DEFER)
+			gone[ngone++] = m->id;
+		if (m->disposal == PM_FINISH)
+			nfinished++;
+	}
+	if (ngone == 0)
+		return true;
+
+	if (batch->deferred)
+	{
+		values[0] = int8_array(gone, ngone);
+		pm_execute(&delete_deferred, values, NULL, 0);
+	}
+	else
+	{
+		values[0] = Int32GetDatum(batch->lane);
+		values[1] = int8_array(gone, ngone);
+		pm_execute(&delete_queue, values, NULL, 0);
+	}
+
+	if (nfinished > 0)
+		store_history(batch, nfinished, now);
+	for (i = 0; i < batch->nmessages; i++)
+		if (batch->messages[i].disposal == PM_DEFER)
+			store_deferred(batch, &batch->messages[i]);
+	return true;
+}
+
+/* Show that a connector is in trouble, or no more (state NULL). */
+void
+pm_trouble_store(const char *connector, const char *state, const char *detail,
+				 const char *hint)
+{
+	Datum		values[4];
+	char		nulls[5] = "    ";
+
+	values[0] = CStringGetTextDatum(connector);
+	pm_execute(&clear_trouble, values, NULL, 0);
+	if (state == NULL)
+		return;
+	values[1] = CStringGetTextDatum(state);
+	values[2] = CStringGetTextDatum(detail ? detail : "");
+	if (hint)
+		values[3] = CStringGetTextDatum(hint);
+	else
+		nulls[3] = 'n';
+	pm_execute(&insert_trouble, values, nulls, 0);
+}
+
+/* Forget the troubles that an earlier worker wrote down. */
+void
+pm_trouble_clear_all(void)
+{
+	pm_execute(&clear_all_trouble, NULL, NULL, 0);
+}
+
+/*
+ * Take code and payload out of at most "limit" failed messages that have
+ * expired.  Returns their number; *next becomes the time of the next one
+ * (DT_NOEND: none).
+ */
+int
+pm_history_forget_content(TimestampTz now, int limit, TimestampTz *next)
+{
+	Datum		values[2];
+	int			n;
+
+	values[0] = TimestampTzGetDatum(now);
+	values[1] = Int64GetDatum(limit);
+	pm_execute(&forget_content, values, NULL, 0);
+	n = (int) SPI_processed;
+
+	pm_execute(&next_content, NULL, NULL, 1);
+	*next = DT_NOEND;
+	if (SPI_processed > 0)
+		*next = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	return n;
+}
+
+/*
+ * Delete at most "limit" finished messages a connector from before "before".
+ * Returns their number; *oldest becomes the time of the oldest that remains
+ * (DT_NOEND: none).
+ */
+int
+pm_history_purge(TimestampTz before, int limit, TimestampTz *oldest)
+{
+	char	   *connector = pstrdup("");
+	int			n = 0;
+
+	*oldest = DT_NOEND;
+	for (;;)
+	{
+		Datum		values[3];
+		TimestampTz first;
+
+		values[0] = CStringGetTextDatum(connector);
+		pm_execute(&next_history_connector, values, NULL, 1);
+		if (SPI_processed == 0)
+			return n;
+		connector = text_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		first = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+		*oldest = Min(*oldest, first);
+		if (first < before)
+		{
+			values[0] = CStringGetTextDatum(connector);
+			values[1] = TimestampTzGetDatum(before);
+			values[2] = Int64GetDatum(limit);
+			pm_execute(&purge_history, values, NULL, 0);
+			n += (int) SPI_processed;
+		}
+	}
+}
+
+/* The database and timeline (0: none) that the queue belongs to. */
+void
+pm_instance_read(Oid *database, int *timeline)
+{
+	bool		isnull;
+
+	*database = InvalidOid;
+	*timeline = 0;
+	pm_execute(&read_instance, NULL, NULL, 1);
+	if (SPI_processed == 0)
+		return;
+	*database = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+											   SPI_tuptable->tupdesc, 1,
+											   &isnull));
+	*timeline = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+											SPI_tuptable->tupdesc, 2, &isnull));
+	if (isnull)
+		*timeline = 0;
+}
+
+/* Write down the timeline on which the worker runs. */
+void
+pm_instance_set_timeline(int timeline)
+{
+	Datum		values[1];
+
+	values[0] = Int32GetDatum(timeline);
+	pm_execute(&set_timeline, values, NULL, 0);
+}

@@ -1,0 +1,138 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue.h
+ *		The queue's tables: what the worker reads and writes in them.
+ *
+ * Everything here runs in a transaction of the caller's, with SPI connected,
+ * a snapshot, and the rights of the queue's owner; pm_run_transaction does
+ * that.
+ *
+ * src/queue.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_QUEUE_H
+#define PM_QUEUE_H
+
+#include "datatype/timestamp.h"
+#include "storage/itemptr.h"
+#include "utils/jsonb.h"
+#include "utils/uuid.h"
+
+/* Length of a uuid as text, with its NUL */
+#define PM_UUID_TEXT 37
+
+/* What is to be done with a message of a batch once its outcome is known */
+typedef enum PmDisposal
+{
+	PM_KEEP,					/* not known yet: stays in the intent */
+	PM_RELEASE,					/* not sent: back to where it was */
+	PM_DEFER,					/* not sent: to postmark_deferred */
+	PM_FINISH,					/* to postmark_history */
+	PM_STORED					/* done with */
+} PmDisposal;
+
+typedef struct PmMessage
+{
+	int64		id;
+	ItemPointerData tid;
+	bool		locked;
+	TimestampTz created_at;
+	TimestampTz due_at;
+	TimestampTz expires_at;
+	char	   *email;
+	char	   *usage_type;
+	char	   *code;			/* or NULL */
+	Jsonb	   *payload;		/* or NULL */
+	char	   *locale;			/* or NULL */
+	char	   *connector;
+	int			attempts;
+	Size		size;			/* of code and payload, roughly */
+
+	/* What became of it */
+	PmDisposal	disposal;
+	const char *status;			/* PM_FINISH: a constant */
+	char	   *template_alias;
+	char	   *message_id;
+	int			error_code;		/* -1: none */
+	char	   *last_error;
+	TimestampTz retry_at;		/* PM_DEFER */
+} PmMessage;
+
+/* Messages that share a request, or a transaction. */
+typedef struct PmBatch
+{
+	pg_uuid_t	uuid;
+	char		uuid_text[PM_UUID_TEXT];
+	int32		lane;
+	bool		deferred;		/* from postmark_deferred */
+	bool		has_intent;
+	TimestampTz created_at;
+	int			nmessages;
+	PmMessage  *messages;
+	MemoryContext context;		/* holds all of it */
+} PmBatch;
+
+/* The state of a row of postmark_intents */
+typedef struct PmIntent
+{
+	pg_uuid_t	uuid;
+	int32		lane;
+	bool		deferred;
+	TimestampTz created_at;
+	int			nids;
+	int64	   *ids;
+} PmIntent;
+
+typedef void (*PmTransactionBody) (void *arg);
+
+extern bool pm_run_transaction(const char *what, PmTransactionBody body,
+							   void *arg, int *sqlstate);
+
+extern PmBatch *pm_batch_create(MemoryContext parent, int32 lane,
+								bool deferred, int capacity);
+extern void pm_batch_new_uuid(PmBatch *batch);
+extern void pm_batch_copy_message(PmBatch *batch, const PmMessage *message);
+extern void pm_format_uuid(const pg_uuid_t *uuid, char *text);
+
+/* Reading */
+extern bool pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
+						  Size max_size);
+extern bool pm_deferred_read(PmBatch *batch, TimestampTz due, int limit,
+							 Size max_size);
+extern void pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids);
+extern void pm_queue_lock(PmBatch *batch, int first);
+extern bool pm_next_queue_lane(int32 from, int32 *lane);
+extern bool pm_next_deferred_lane(int32 from, int32 *lane);
+extern bool pm_deferred_due(int32 lane, TimestampTz after, TimestampTz *due);
+extern bool pm_queue_expired(PmBatch *batch, TimestampTz now, int limit,
+							 TimestampTz *next);
+extern int	pm_read_intents(PmIntent **intents);
+
+/* Writing */
+extern void pm_intent_insert(PmBatch *batch);
+extern bool pm_batch_store(PmBatch *batch, TimestampTz now);
+extern void pm_trouble_store(const char *connector, const char *state,
+							 const char *detail, const char *hint);
+extern void pm_trouble_clear_all(void);
+extern int	pm_history_forget_content(TimestampTz now, int limit,
+									  TimestampTz *next);
+extern int	pm_history_purge(TimestampTz before, int limit,
+							 TimestampTz *oldest);
+extern void pm_instance_read(Oid *database, int *timeline);
+extern void pm_instance_set_timeline(int timeline);
+
+/*
+ * For the SQL-callable functions (queue_session.c): in the caller's
+ * transaction, under the caller's search_path and isolation level, with the
+ * owner's rights.  They connect to SPI themselves.
+ */
+extern int64 pm_queue_insert(const PmMessage *message);
+extern void pm_deferred_insert(const PmMessage *message, int32 lane);
+extern bool pm_message_cancel(int64 id);
+extern bool pm_message_requeue(int64 id);
+extern char *pm_message_status(int64 id, bool *own);
+extern bool pm_connector_unfinished(int number, int64 upto, TimestampTz due);
+extern int64 pm_last_message_id(void);
+
+#endif							/* PM_QUEUE_H */

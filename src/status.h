@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * status.h
+ *		Whether a connector flows, and if not, why.
+ *
+ * src/status.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_STATUS_H
+#define PM_STATUS_H
+
+#include "config.h"
+
+typedef struct PmState
+{
+	const char *state;			/* as postmark_status names it */
+	char	   *detail;			/* NULL if there is nothing to say */
+	char	   *hint;
+	int			worker_pid;		/* 0: none */
+	bool		flows;			/* messages are sent, or will be shortly
+								 * without anybody doing anything */
+} PmState;
+
+extern void pm_connector_state(const PmConnector *connector, PmState *state);
+
+#endif							/* PM_STATUS_H */

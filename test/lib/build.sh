@@ -1,0 +1,107 @@
+# shellcheck shell=bash
+#
+# test/lib/build.sh: the library, and a PostgreSQL that has it installed.
+#
+# The tests don't install into the machine's PostgreSQL. Its programs find
+# their libraries and extensions relative to where they lie, so a copy of
+# their directory with links to all the rest is an installation of its own,
+# made in a tenth of a second. That needs no root, leaves the machine as it
+# was, and lets two runs with different sources go on side by side.
+#
+# Gives
+#   BINDIR   the programs of that installation, first in PATH from then on
+#   TREE     a copy of the source tree that the unprivileged user can read
+
+DEBIAN_PG=/usr/lib/postgresql/15
+DEBIAN_SHARE=/usr/share/postgresql/15
+PREFIX=''
+BINDIR=''
+TREE=''
+
+# Copies what belongs to the source tree as it stands, committed or not, but
+# nothing that git ignores. The clone itself may lie where only root can read.
+copy_tree()
+{
+    local to=$1 file
+
+    mkdir -p "$to"
+    if git_here rev-parse --git-dir >/dev/null 2>&1; then
+        git_here ls-files -z --cached --others --exclude-standard
+    else
+        # a release's tarball
+        (cd "$ROOT" && find . \( -name .git -o -name '*.o' -o -name '*.so' \) -prune -o -type f -print0)
+    fi | while IFS= read -r -d '' file; do
+        # git also lists what has been deleted and not committed yet
+        [ ! -e "$ROOT/$file" ] || printf '%s\0' "$file"
+    done | tar -C "$ROOT" --null -T - -cf - | tar -C "$to" --no-same-owner -xf -
+}
+
+# git refuses a clone of another user's, which here only lists file names.
+git_here() { git -c safe.directory='*' -C "$ROOT" "$@"; }
+
+# Sets TREE.
+make_tree()
+{
+    TREE=$WORK/own/tree
+    copy_tree "$TREE"
+    if ((EUID == 0)); then
+        chown -R postgres: "$TREE"
+    fi
+}
+
+# build_with COMPILER DIRECTORY [make's arguments]: warnings are errors, by
+# the Makefile.
+build_with()
+{
+    local compiler=$1 dir=$2 log=$WORK/log/build-$1.log
+
+    shift 2
+    # Two runs may share the source tree: one at a time. Of a lock on the
+    # Makefile nothing stays behind.
+    flock "$dir/Makefile" make -C "$dir" -j "$(nproc)" CC="$compiler" \
+        PG_CONFIG="$DEBIAN_PG/bin/pg_config" "$@" >"$log" 2>&1 || {
+        grep -E -A 6 'error|warning|\*\*\*' "$log" | head -n 60 || tail -n 30 "$log"
+        say "$compiler: the build failed"
+        return 1
+    }
+}
+
+# Where to build: in the source tree, so that the next run compiles only what
+# has changed; if that is not ours to write to, in the copy.
+build_dir()
+{
+    if [ -w "$ROOT" ]; then say "$ROOT"; else say "$TREE"; fi
+}
+
+# Builds with gcc and installs into an installation of our own. Sets PREFIX
+# and BINDIR.
+build_and_install()
+{
+    local share
+
+    [ -x "$DEBIAN_PG/bin/postgres" ] || die "PostgreSQL 15 is not in $DEBIAN_PG"
+    PREFIX=$WORK/pg
+    share=$PREFIX$DEBIAN_SHARE
+    mkdir -p "$PREFIX$DEBIAN_PG" "$share"
+    # Copies of the programs, since a program looks where its links lead; of
+    # all else links, less an extension of ours that the machine has.
+    cp -r "$DEBIAN_PG/bin" "$PREFIX$DEBIAN_PG/bin"
+    cp -rs "$DEBIAN_PG/lib" "$PREFIX$DEBIAN_PG/lib"
+    cp -rs "$DEBIAN_SHARE/." "$share/"
+    ln -s /usr/include "$PREFIX/usr/include"
+    rm -f "$PREFIX$DEBIAN_PG/lib/postmark_connector.so" \
+        "$share"/extension/postmark_connector{.control,--*.sql}
+
+    build_with gcc "$(build_dir)" install DESTDIR="$PREFIX" || return 1
+
+    BINDIR=$PREFIX$DEBIAN_PG/bin
+    export PATH=$BINDIR:$PATH
+    export PG_CONFIG=$BINDIR/pg_config
+}
+
+# The same sources with another compiler, elsewhere, for its warnings alone.
+build_with_clang()
+{
+    copy_tree "$WORK/clang"
+    build_with clang-14 "$WORK/clang"
+}

@@ -1,0 +1,122 @@
+"""Everything one sandbox knows, and the few steps that touch several parts of it."""
+import time
+
+from .errors import ControlError, PostmarkError
+from .faults import RuleBook
+from .journal import Journal
+from .requestlog import Changes, RequestLog
+from .settings import Settings
+from .store import MessageStore
+from .suppressions import Suppressions
+from .templates import TemplateRegistry
+from .validation import MessageChecker, Verdict, recipients_of
+
+DEFAULT_STREAM = "outbound"
+
+
+class World:
+    """The state of a sandbox from its start to its end."""
+
+    def __init__(self, tokens=None, senders=None, state_file=None):
+        self._initial = {key: value for key, value in
+                         (("tokens", tokens), ("senders", senders)) if value}
+        self.settings = Settings(**self._initial)
+        self.templates = TemplateRegistry()
+        self.suppressions = Suppressions()
+        self.checker = MessageChecker(self.settings, self.templates, self.suppressions)
+        self.store = MessageStore()
+        self.rules = RuleBook()
+        self.changes = Changes()
+        self.log = RequestLog(self.settings.request_log_limit, self.changes)
+        self.tested = 0
+        self.refused = 0
+        self._journal = Journal(state_file) if state_file else None
+        if self._journal:
+            self._restore()
+
+    def _restore(self):
+        """Take over what an earlier run with the same state file accepted."""
+        prefix, entries = self._journal.restore()
+        if prefix is None:
+            self._journal.begin(self.store.prefix)
+            return
+        self.store.clear(prefix)
+        for submission, indexes in entries:
+            items = submission.items()
+            self.store.accept(submission, [(i, items[i], self._verdict(items[i])) for i in indexes])
+
+    def _verdict(self, item):
+        """The verdict of an earlier run, as far as the store needs it."""
+        template = self.templates.find(item.get("TemplateAlias") or item.get("TemplateId"))
+        return Verdict(recipients_of(item), template, item.get("MessageStream") or DEFAULT_STREAM, None)
+
+    def accept(self, submission, accepted):
+        """Keep accepted messages, in the state file first; return their MessageIDs."""
+        if self._journal:
+            self._journal.append(submission, [index for index, _, _ in accepted])
+        ids = self.store.accept(submission, accepted)
+        for (_, _, verdict), message_id in zip(accepted, ids):
+            for recipient in verdict.recipients:
+                self.suppressions.deliver(verdict.stream, recipient, message_id, submission.received_us)
+        self.changes.notify()
+        return ids
+
+    def reset(self):
+        """Back to the state of a fresh start with the same command line."""
+        self.settings.apply(vars(Settings(**self._initial)))
+        self.templates.restore_defaults()
+        self.suppressions.clear()
+        self.store.clear()
+        self.rules.clear()
+        self.log.clear()
+        self.log.resize(self.settings.request_log_limit)
+        self.tested = self.refused = 0
+        if self._journal:
+            self._journal.begin(self.store.prefix)
+        self.changes.notify()
+
+    def configure(self, document):
+        """Apply a config document; one that is wrong in its settings changes nothing."""
+        if not isinstance(document, dict):
+            raise ControlError("the configuration is a JSON object")
+        extras = {"inactive_recipients": (str, self._set_inactive),
+                  "templates": (dict, self._upsert_templates),
+                  "remove_templates": (str, self._remove_templates)}
+        unknown = [key for key in document if key not in extras and not Settings.knows(key)]
+        if unknown:
+            raise ControlError(f"unknown key in the configuration: {', '.join(unknown)}")
+        values = Settings.read({k: v for k, v in document.items() if k not in extras})
+        for key, (kind, change) in extras.items():
+            if key not in document:
+                continue
+            if not isinstance(document[key], list) \
+                    or not all(isinstance(entry, kind) for entry in document[key]):
+                raise ControlError(f"{key} is a list of {kind.__name__}")
+            try:
+                change(document[key])
+            except PostmarkError as error:
+                raise ControlError(f"{key}: {error.message}") from error
+        self.settings.apply(values)
+        self.log.resize(self.settings.request_log_limit)
+
+    def _set_inactive(self, addresses):
+        self.suppressions.replace(DEFAULT_STREAM, addresses, time.time_ns() // 1000)
+
+    def _upsert_templates(self, documents):
+        for document in documents:
+            self.templates.upsert(document)
+
+    def _remove_templates(self, keys):
+        for key in keys:
+            self.templates.delete(key)
+
+    def counts(self):
+        """The counters of GET /_sandbox/counts."""
+        return {
+            "accepted": len(self.store), "distinct": self.store.distinct(),
+            "duplicates": self.store.duplicates,
+            "without_postmark_id": self.store.without_postmark_id,
+            "tested": self.tested, "refused": self.refused,
+            "requests": dict(self.log.by_route), "in_flight": self.log.in_flight,
+            "max_in_flight": self.log.max_in_flight,
+        }
