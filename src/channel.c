@@ -34,6 +34,9 @@
 #define BLOCK_BASE			5000
 #define BLOCK_CEILING		300000
 
+/* How often to look for a token file, ms */
+#define TOKEN_DELAY			10000
+
 /* How soon a new message of a channel that does not flow is looked at, ms */
 #define SWEEP_DELAY			10000
 
@@ -374,7 +377,7 @@ pm_channel_block(PmChannel *channel, const PmVerdict *verdict)
 	TimestampTz now = GetCurrentTimestamp();
 	long		delay;
 
-	if (channel->state != PM_BLOCKED)
+	if (channel->state != PM_BLOCKED || channel->retry_at <= now)
 		channel->failures++;
 	delay = Min(BLOCK_BASE << Min(channel->failures, 8), BLOCK_CEILING);
 	channel->retry_at = TimestampTzPlusMilliseconds(now, delay / 2 +
@@ -385,11 +388,28 @@ pm_channel_block(PmChannel *channel, const PmVerdict *verdict)
 	say_trouble(channel, verdict);
 }
 
+/*
+ * There is no token.  One that is set changes the settings, and so opens the
+ * channel; for one that is put into the token directory we look.
+ */
+void
+pm_channel_no_token(PmChannel *channel)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	channel->state = PM_NO_TOKEN;
+	channel->sweep_at = Min(channel->sweep_at, now);
+	channel->retry_at = DT_NOEND;
+	if (pm_token_directory && pm_token_directory[0])
+		channel->retry_at = TimestampTzPlusMilliseconds(now, TOKEN_DELAY);
+}
+
 /* Let a channel that backed off go on when its time has come. */
 void
 pm_channel_tick(PmChannel *channel, TimestampTz now)
 {
-	if (channel->state == PM_BACKING_OFF && channel->retry_at <= now)
+	if ((channel->state == PM_BACKING_OFF || channel->state == PM_NO_TOKEN) &&
+		channel->retry_at <= now)
 		channel->state = PM_OPEN;
 }
 

@@ -36,7 +36,8 @@ typedef enum PmChannelState
 {
 	PM_OPEN,
 	PM_BACKING_OFF,				/* Postmark is not to be had at the moment */
-	PM_BLOCKED					/* Postmark refuses the configuration */
+	PM_BLOCKED,					/* Postmark refuses the configuration */
+	PM_NO_TOKEN					/* there is no server token */
 } PmChannelState;
 
 typedef struct PmChannel
@@ -82,6 +83,7 @@ extern void pm_channel_spend(PmChannel *channel);
 extern void pm_channel_succeeded(PmChannel *channel);
 extern void pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_block(PmChannel *channel, const PmVerdict *verdict);
+extern void pm_channel_no_token(PmChannel *channel);
 extern void pm_channel_tick(PmChannel *channel, TimestampTz now);
 extern bool pm_channel_has_work(PmChannel *channel, TimestampTz now);
 extern TimestampTz pm_channel_next(PmChannel *channel, TimestampTz now);

@@ -152,7 +152,8 @@ raise_fault(const char *name, const Fault *f)
 			(errcode(PM_ERRCODE_NOT_CONFIGURED),
 			 errmsg("configuration of connector \"%s\" is invalid", name),
 			 errdetail_internal("%s", f->detail),
-			 f->hint ? errhint("%s", f->hint) : 0,
+			 f->hint ? errhint("%s", f->hint) :
+			 errhint("Correct the configuration and try again; nothing was changed."),
 			 errhidestmt(true)));
 }
 
@@ -223,7 +224,7 @@ pm_check_connector_name(const char *name)
 				(errcode(PM_ERRCODE_NOT_CONFIGURED),
 				 name ? errmsg("invalid connector name") :
 				 errmsg("connector must not be null"),
-				 errdetail("A connector's name is 1 to 63 lower-case letters, digits, hyphens and underscores."),
+				 errhint("A connector's name is 1 to 63 lower-case letters, digits, hyphens and underscores."),
 				 errhidestmt(true)));
 }
 

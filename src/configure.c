@@ -410,7 +410,8 @@ postmark_pause(PG_FUNCTION_ARGS)
 	if (reason && strlen(reason) > REASON_MAX)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
-				 errmsg("reason is longer than %d bytes", REASON_MAX)));
+				 errmsg("reason is longer than %d bytes", REASON_MAX),
+				 errhint("Shorten it.")));
 	for (c = reason; c && *c; c++)
 		if ((unsigned char) *c < 0x20 || *c == 0x7f)
 			ereport(ERROR,

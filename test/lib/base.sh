@@ -100,6 +100,10 @@ wait_until()
     done
 }
 
+# When a process was started, in clock ticks since the machine was: with the pid
+# it names one process for good.
+started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+
 # job_start LOG COMMAND...: sets JOB to the pid, which is its group's as well.
 job_start()
 {
@@ -108,14 +112,20 @@ job_start()
     shift
     setsid "$@" >>"$log" 2>&1 </dev/null &
     JOB=$!
-    : >"$WORK/jobs/$JOB"
+    started "$JOB" >"$WORK/jobs/$JOB" || true
 }
 
-# Ends a job with all that it started.
+# Ends a job with all that it started. A pid that has become somebody else's
+# meanwhile, which matters to what test/demo --keep left, is let be.
 job_end()
 {
-    local job=$1 signal
+    local job=$1 signal now
 
+    now=$(started "$job") || now=''
+    if [ -n "$now" ] && [ "$now" != "$(cat "$WORK/jobs/$job" 2>/dev/null)" ]; then
+        rm -f "$WORK/jobs/$job"
+        return 0
+    fi
     # Of a job that has only just been forked the group may not exist yet.
     for signal in TERM KILL; do
         kill -s "$signal" -- "-$job" 2>/dev/null || kill -s "$signal" "$job" 2>/dev/null || break
@@ -190,7 +200,7 @@ clean_up()
 on_exit()
 {
     # shellcheck disable=SC2064  # the name is known now
-    trap "trap '' HUP INT TERM; $1 \$?" EXIT
+    trap "EXIT_STATUS=\$?; trap '' HUP INT TERM; $1 \$EXIT_STATUS" EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM

@@ -1,0 +1,1078 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery.c
+ *		The worker's turns: one transaction that stores what is finished and
+ *		claims what is next, then the requests for what was claimed.
+ *
+ * No transaction is open while a request is under way.  A turn's transaction
+ * stores the results of all requests that have ended and writes the intents of
+ * all that will begin, so that one flush to disk serves both; when it fails,
+ * results are kept in memory and stored one by one, and nothing new is claimed
+ * of their connector until they are.
+ *
+ * src/delivery.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "delivery.h"
+#include "guc.h"
+
+/* A request's messages have about this many bytes at most. */
+#define BATCH_BYTES			(1024 * 1024)
+
+/* All request bodies together */
+#define ALL_BODIES			(16 * 1024 * 1024)
+
+/* When a transaction failed, try again after, ms */
+#define LOCKED_DELAY		100
+#define FAILED_DELAY		1000
+#define FAILED_CEILING		30000
+
+/* When somebody has a message locked, try it again after, ms */
+#define ROW_LOCKED_DELAY	100
+
+/* Rows that one transaction of housekeeping deletes */
+#define HOUSEKEEPING_ROWS	1000
+
+/* Shortest time between two such, or two rescans before a sleep, ms */
+#define HOUSEKEEPING_DELAY	1000
+#define RESCAN_DELAY		60000
+
+/* A message that has no template is tried again after, ms */
+#define NO_TEMPLATE_DELAY	60000
+
+static PmSlot *slot;
+static bool copied;				/* the queue is another database's */
+static bool reload_wanted;
+static bool rescan_wanted;
+static TimestampTz rescanned_at;
+static bool active_since_rescan;
+static TimestampTz retry_at;	/* after a transaction that failed */
+static int	failures;
+static TimestampTz content_at;	/* forget codes of failed messages */
+static TimestampTz purge_at;	/* forget old history */
+static int	next_channel;		/* who claims first */
+
+static void load_and_scan(TimestampTz now);
+
+/*
+ * What a turn's transaction did that is not so before it has committed: jobs
+ * it made, and lanes it read, as they were before.
+ */
+typedef struct LaneBefore
+{
+	PmLane	   *lane;
+	PmLane		before;
+} LaneBefore;
+
+static PmJob **made;
+static int	nmade;
+static int	max_made;
+static LaneBefore *read_lanes;
+static int	nread_lanes;
+static int	max_read_lanes;
+
+/*
+ * Loading and scanning
+ */
+
+static void
+load_body(void *arg)
+{
+	Oid			database;
+	int			timeline;
+
+	pm_channels_load();
+	pm_instance_read(&database, &timeline);
+	copied = (database != MyDatabaseId);
+}
+
+static void
+first_load_body(void *arg)
+{
+	load_body(arg);
+	if (!copied)
+	{
+		PmIntent   *intents;
+		int			nintents = pm_read_intents(&intents);
+
+		pm_trouble_clear_all();
+		pm_doubt_load(intents, nintents);
+	}
+}
+
+static void
+rescan_body(void *arg)
+{
+	int32		lane;
+	int32		from;
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		int			p;
+
+		for (p = 0; p < PM_PRIORITIES; p++)
+		{
+			PmLane	   *known = pm_channel(i)->lanes[p];
+
+			if (known == NULL)
+				continue;
+			known->cursor = 0;
+			known->dirty = false;
+			known->late.n = 0;
+			known->locked.n = 0;
+			known->due = DT_NOEND;
+		}
+	}
+	for (from = 0; pm_next_queue_lane(from, &lane); from = lane + 1)
+	{
+		PmChannel  *channel = pm_channel_by_number(PM_LANE_CONNECTOR(lane));
+
+		if (channel)
+			pm_channel_lane(channel, lane)->dirty = true;
+	}
+	for (from = 0; pm_next_deferred_lane(from, &lane); from = lane + 1)
+	{
+		PmChannel  *channel = pm_channel_by_number(PM_LANE_CONNECTOR(lane));
+
+		if (channel)
+			pm_channel_lane(channel, lane)->due = DT_NOBEGIN;
+	}
+}
+
+/* Begin: the worker of this slot knows nothing yet. */
+void
+pm_delivery_start(PmSlot *my_slot)
+{
+	slot = my_slot;
+	reload_wanted = true;
+	rescan_wanted = true;
+	content_at = purge_at = DT_NOBEGIN;
+}
+
+/* Settings have changed. */
+void
+pm_delivery_reload(void)
+{
+	reload_wanted = true;
+}
+
+/* Anything may have been queued. */
+void
+pm_delivery_rescan(void)
+{
+	rescan_wanted = true;
+}
+
+/*
+ * Note what transactions committed.  Messages of a connector that is not known
+ * yet wait for the settings, which came with the same wake-up or before it.
+ */
+void
+pm_delivery_wake(const PmWakeup *wakeup)
+{
+	if (reload_wanted)
+		load_and_scan(GetCurrentTimestamp());
+	if (reload_wanted)
+		rescan_wanted = true;
+	else
+		pm_channels_wake(wakeup);
+}
+
+/*
+ * What goes back if the transaction fails
+ */
+
+/* Make room for one more element in an array that lives for good. */
+static void *
+grown(void *array, int n, int *max, Size element)
+{
+	if (n < *max)
+		return array;
+	*max = Max(16, *max * 2);
+	return array ? repalloc(array, *max * element)
+		: MemoryContextAlloc(TopMemoryContext, *max * element);
+}
+
+static void
+note_made(PmJob *job)
+{
+	made = grown(made, nmade, &max_made, sizeof(PmJob *));
+	made[nmade++] = job;
+}
+
+static void
+note_lane(PmLane *lane)
+{
+	read_lanes = grown(read_lanes, nread_lanes, &max_read_lanes,
+					   sizeof(LaneBefore));
+	read_lanes[nread_lanes].lane = lane;
+	read_lanes[nread_lanes++].before = *lane;
+}
+
+/* Begin to note. */
+static void
+begin_notes(void)
+{
+	nmade = nread_lanes = 0;
+}
+
+/* The transaction committed: its jobs are real. */
+static void
+keep_notes(void)
+{
+	int			i;
+
+	for (i = 0; i < nmade; i++)
+		pm_job_remember(made[i]);
+}
+
+/* It did not: nothing of it was. */
+static void
+undo_notes(void)
+{
+	int			i;
+
+	for (i = 0; i < nmade; i++)
+		MemoryContextDelete(made[i]->context);
+	for (i = nread_lanes - 1; i >= 0; i--)
+		*read_lanes[i].lane = read_lanes[i].before;
+}
+
+/*
+ * Claiming
+ */
+
+/* Move message "i" of the batch to the other one. */
+static void
+set_aside(PmBatch *batch, int i, PmBatch *aside)
+{
+	aside->messages[aside->nmessages++] = batch->messages[i];
+}
+
+/*
+ * Of the messages read from "first" on, keep those that are to be sent now:
+ * not in flight, not locked by somebody, not expired, with a template.
+ */
+static void
+sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
+	 PmBatch *aside, TimestampTz now)
+{
+	int			kept = first;
+	int			i;
+
+	for (i = first; i < batch->nmessages; i++)
+		if (!pm_in_flight(batch->messages[i].id))
+			batch->messages[kept++] = batch->messages[i];
+	batch->nmessages = kept;
+	pm_queue_lock(batch, first);
+
+	kept = first;
+	for (i = first; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+		const PmTemplate *template;
+
+		if (!m->locked)
+		{
+			/* Somebody cancels it, perhaps; see what becomes of that */
+			if (batch->deferred)
+				lane->due = TimestampTzPlusMilliseconds(now, ROW_LOCKED_DELAY);
+			else
+				pm_ranges_add(&lane->locked, m->id, m->id);
+			lane->locked_at = TimestampTzPlusMilliseconds(now, ROW_LOCKED_DELAY);
+			continue;
+		}
+		if (m->expires_at <= now)
+		{
+			pm_message_finish(m, "expired", m->last_error);
+			set_aside(batch, i, aside);
+			continue;
+		}
+		if (strcmp(m->connector, channel->name) != 0)
+		{
+			pm_message_finish(m, "failed", "The connector was removed.");
+			set_aside(batch, i, aside);
+			continue;
+		}
+		template = pm_find_template(channel->connector, m->usage_type,
+									m->locale);
+		if (template == NULL)
+		{
+			m->disposal = PM_DEFER;
+			m->retry_at = TimestampTzPlusMilliseconds(now, NO_TEMPLATE_DELAY);
+			m->last_error = "There is no template for the usage type.";
+			set_aside(batch, i, aside);
+			continue;
+		}
+		m->template_alias = MemoryContextStrdup(batch->context,
+												template->alias);
+		batch->messages[kept++] = *m;
+	}
+	batch->nmessages = kept;
+}
+
+/* Read a lane of the hot table until the batch is full or nothing is left. */
+static void
+read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
+		  TimestampTz now)
+{
+	if (lane->locked.n > 0 && lane->locked_at <= now)
+	{
+		int			i;
+
+		for (i = 0; i < lane->locked.n; i++)
+			pm_ranges_add(&lane->late, lane->locked.range[i].low,
+						  lane->locked.range[i].high);
+		lane->locked.n = 0;
+	}
+	while (batch->nmessages < pm_batch_size && aside->nmessages < pm_batch_size &&
+		   (lane->late.n > 0 || lane->dirty))
+	{
+		bool		late = lane->late.n > 0;
+		PmIdRange  *range = late ? &lane->late.range[0] : NULL;
+		int			first = batch->nmessages;
+		bool		exhausted;
+		Size		size = 0;
+		int64		last;
+		int			i;
+
+		for (i = 0; i < first; i++)
+			size += batch->messages[i].size;
+		if (size >= BATCH_BYTES)
+			break;
+		exhausted = pm_queue_read(batch, late ? range->low - 1 : lane->cursor,
+								  late ? range->high : PG_INT64_MAX,
+								  pm_batch_size - first, BATCH_BYTES - size);
+		last = batch->nmessages > first
+			? batch->messages[batch->nmessages - 1].id : 0;
+		if (!late)
+		{
+			lane->cursor = Max(lane->cursor, last);
+			lane->dirty = !exhausted;
+		}
+		else if (!exhausted)
+			range->low = last + 1;
+		else
+			lane->late.range[0] = lane->late.range[--lane->late.n];
+		sift(channel, lane, batch, first, aside, now);
+	}
+}
+
+/* Read what is due of a lane's deferred messages. */
+static void
+read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
+			  PmBatch *aside, TimestampTz now)
+{
+	bool		exhausted;
+
+	/* Those in flight stand first, and are read in vain */
+	exhausted = pm_deferred_read(batch, now,
+								 pm_batch_size + lane->deferred_in_flight,
+								 BATCH_BYTES);
+	if (exhausted && !pm_deferred_due(lane->lane, now, &lane->due))
+		lane->due = DT_NOEND;
+	else if (!exhausted)
+		lane->due = now;
+	sift(channel, lane, batch, 0, aside, now);
+	if (batch->nmessages > pm_batch_size)
+	{
+		batch->nmessages = pm_batch_size;
+		lane->due = now;
+	}
+}
+
+/* Claim a batch from one lane and write its intent; false: there was none. */
+static bool
+claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now)
+{
+	int			capacity = pm_batch_size +
+		(deferred ? lane->deferred_in_flight : 0);
+	PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane->lane,
+										deferred, capacity);
+	PmBatch    *aside = pm_batch_create(CurrentMemoryContext, lane->lane,
+										deferred, capacity * 2);
+	int			i;
+
+	note_lane(lane);
+	if (deferred)
+		read_deferred(channel, lane, batch, aside, now);
+	else
+		read_lane(channel, lane, batch, aside, now);
+	if (aside->nmessages > 0)
+		pm_batch_store(aside, now);
+	if (batch->nmessages == 0)
+	{
+		MemoryContextDelete(batch->context);
+		return false;
+	}
+
+	for (i = 0; i < batch->nmessages; i++)
+		batch->messages[i].disposal = PM_KEEP;
+	pm_batch_new_uuid(batch);
+	batch->created_at = now;
+	batch->has_intent = true;
+	pm_intent_insert(batch);
+
+	note_made(pm_job_create(channel, batch, PM_JOB_READY));
+	return true;
+}
+
+/* Claim as much of a channel as may be sent at once, urgent lanes first. */
+static void
+claim_channel(PmChannel *channel, TimestampTz now)
+{
+	char	   *token;
+	int			room;
+	int			p;
+
+	if (!pm_channel_ready(channel, now) || !pm_channel_has_work(channel, now))
+		return;
+	token = pm_channel_token(channel);
+	if (token == NULL)
+	{
+		pm_channel_no_token(channel);
+		return;
+	}
+	pfree(token);
+	room = (channel->trial ? 1 : pm_max_in_flight) - channel->in_flight;
+	if (channel->connector->max_requests_per_second > 0)
+		room = Min(room, 1);
+	for (p = 0; p < PM_PRIORITIES; p++)
+	{
+		PmLane	   *lane = channel->lanes[p];
+
+		if (lane == NULL)
+			continue;
+		while (room > 0 && lane->due <= now &&
+			   claim(channel, lane, true, now))
+			room--;
+		while (room > 0 &&
+			   (lane->dirty || lane->late.n > 0 ||
+				(lane->locked.n > 0 && lane->locked_at <= now)) &&
+			   claim(channel, lane, false, now))
+			room--;
+	}
+}
+
+/*
+ * Storing
+ */
+
+/* Replace a refused batch by its halves, each with an intent of its own. */
+static void
+split(PmJob *job, TimestampTz now)
+{
+	PmBatch    *batch = job->batch;
+	int			middle = batch->nmessages / 2;
+	int			half;
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+		batch->messages[i].disposal = PM_RELEASE;
+	if (!pm_batch_store(batch, now))
+		return;
+	for (half = 0; half < 2; half++)
+	{
+		int			from = half == 0 ? 0 : middle;
+		int			upto = half == 0 ? middle : batch->nmessages;
+		PmBatch    *child = pm_batch_create(CurrentMemoryContext, batch->lane,
+											batch->deferred, upto - from);
+
+		for (i = from; i < upto; i++)
+		{
+			pm_batch_copy_message(child, &batch->messages[i]);
+			child->messages[i - from].disposal = PM_KEEP;
+		}
+		pm_batch_new_uuid(child);
+		child->created_at = now;
+		child->has_intent = true;
+		pm_intent_insert(child);
+		note_made(pm_job_create(job->channel, child, PM_JOB_READY));
+	}
+}
+
+static void
+store(PmJob *job, TimestampTz now)
+{
+	if (job->state == PM_JOB_SPLIT)
+		split(job, now);
+	else if (!pm_batch_store(job->batch, now))
+	{
+		int			i;
+
+		/* Somebody else settled it */
+		for (i = 0; i < job->batch->nmessages; i++)
+			job->batch->messages[i].disposal = PM_STORED;
+	}
+}
+
+static bool
+to_be_stored(const PmJob *job, TimestampTz now)
+{
+	return (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT) &&
+		job->act_at <= now;
+}
+
+/* A job's outcome is committed. */
+static void
+stored(PmJob *job)
+{
+	int			i;
+
+	if (job->store_failures > 0)
+		job->channel->unstored--;
+	job->store_failures = 0;
+	job->by_row = false;
+	for (i = 0; i < job->batch->nmessages; i++)
+	{
+		PmMessage  *m = &job->batch->messages[i];
+
+		if (m->disposal == PM_FINISH && strcmp(m->status, "failed") == 0)
+			content_at = Min(content_at, m->expires_at);
+		if (m->disposal == PM_FINISH)
+			purge_at = Min(purge_at, GetCurrentTimestamp() +
+						   pm_history_retention * 60 * USECS_PER_SEC);
+	}
+	if (job->state == PM_JOB_SPLIT)
+		pm_job_drop(job);
+	else
+		pm_job_settle(job);
+}
+
+static void
+store_troubles(void)
+{
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		if (!channel->trouble_dirty)
+			continue;
+		pm_trouble_store(channel->name,
+						 channel->trouble == NULL ? NULL :
+						 channel->state == PM_BLOCKED ? "blocked" : "backing_off",
+						 channel->trouble, channel->trouble_hint);
+	}
+}
+
+static void
+troubles_stored(void)
+{
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		if (!channel->trouble_dirty)
+			continue;
+		channel->trouble_dirty = false;
+		channel->trouble_shown = (channel->trouble != NULL);
+	}
+}
+
+/*
+ * The turn's transaction
+ */
+
+static void
+turn_body(void *arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			n = pm_channel_count();
+	dlist_iter	iter;
+	int			i;
+
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		job->storing = to_be_stored(job, now) && !job->by_row;
+		if (job->storing)
+			store(job, now);
+	}
+	store_troubles();
+	for (i = 0; i < n && pm_jobs_bytes() < ALL_BODIES; i++)
+		claim_channel(pm_channel((next_channel + i) % n), now);
+	if (n > 0)
+		next_channel = (next_channel + 1) % n;
+}
+
+static void
+store_one_body(void *arg)
+{
+	begin_notes();
+	store((PmJob *) arg, GetCurrentTimestamp());
+}
+
+/*
+ * Store a result by itself, message by message if need be, after a transaction
+ * that stored it among others failed.
+ */
+static void
+store_carefully(PmJob *job)
+{
+	PmBatch    *batch = job->batch;
+	PmDisposal *wanted;
+	int			sqlstate;
+	bool		complete = true;
+	int			i;
+
+	if (job->state == PM_JOB_SPLIT)
+	{
+		/* Give it up whole; it is refused and split anew */
+		for (i = 0; i < batch->nmessages; i++)
+			batch->messages[i].disposal = PM_RELEASE;
+		job->state = PM_JOB_STORE;
+	}
+	if (pm_run_transaction("store the result of a request", store_one_body,
+						   job, &sqlstate))
+	{
+		stored(job);
+		return;
+	}
+	if (job->store_failures++ == 0)
+		job->channel->unstored++;
+	job->act_at =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									Min(FAILED_DELAY << Min(job->store_failures, 6),
+										FAILED_CEILING));
+	job->by_row = true;
+	if (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
+		return;
+
+	wanted = MemoryContextAlloc(job->context,
+								sizeof(PmDisposal) * batch->nmessages);
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		wanted[i] = batch->messages[i].disposal;
+		if (wanted[i] != PM_STORED)
+			batch->messages[i].disposal = PM_KEEP;
+	}
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		if (wanted[i] == PM_STORED || wanted[i] == PM_KEEP)
+			continue;
+		batch->messages[i].disposal = wanted[i];
+		if (pm_run_transaction("store the result of a message", store_one_body,
+							   job, &sqlstate))
+			wanted[i] = PM_STORED;
+		else
+		{
+			batch->messages[i].disposal = PM_KEEP;
+			complete = false;
+		}
+		if (wanted[i] == PM_STORED)
+			batch->messages[i].disposal = PM_STORED;
+	}
+	for (i = 0; i < batch->nmessages; i++)
+		batch->messages[i].disposal = wanted[i];
+	pfree(wanted);
+	if (complete)
+		stored(job);
+}
+
+/*
+ * The turn's transaction failed, nothing of it happened.  If it was for a lock
+ * that somebody has, it is tried again soon; else the results are stored one
+ * by one, so that a bad one does not hold up the others.
+ */
+static void
+turn_failed(int sqlstate)
+{
+	bool		locked = (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE);
+	dlist_mutable_iter iter;
+
+	undo_notes();
+	failures++;
+	retry_at =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									locked ? LOCKED_DELAY
+									: Min(FAILED_DELAY << Min(failures, 5),
+										  FAILED_CEILING));
+	dlist_foreach_modify(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+		bool		storing = job->storing;
+
+		job->storing = false;
+		if (storing && !locked)
+			store_carefully(job);
+	}
+}
+
+static void
+run_turn(void)
+{
+	dlist_mutable_iter iter;
+	bool		any_stored = false;
+	int			sqlstate;
+
+	begin_notes();
+	if (!pm_run_transaction("store results and claim messages", turn_body,
+							NULL, &sqlstate))
+	{
+		turn_failed(sqlstate);
+		return;
+	}
+	failures = 0;
+	dlist_foreach_modify(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (!job->storing)
+			continue;
+		job->storing = false;
+		any_stored = true;
+		stored(job);
+	}
+	keep_notes();
+	troubles_stored();
+	if (any_stored || nread_lanes > 0)
+		active_since_rescan = true;
+	ConditionVariableBroadcast(&slot->finished);
+}
+
+/*
+ * Housekeeping
+ */
+
+typedef struct Sweep
+{
+	PmChannel  *channel;
+	TimestampTz now;
+	TimestampTz next;
+} Sweep;
+
+/* Finish what expired of a channel that does not flow. */
+static void
+sweep_body(void *arg)
+{
+	Sweep	   *sweep = arg;
+	int			p;
+
+	sweep->next = DT_NOEND;
+	for (p = 0; p < PM_PRIORITIES * 2; p++)
+	{
+		int32		lane = sweep->channel->number * PM_PRIORITIES + p / 2;
+		PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane,
+											p % 2 == 1, HOUSEKEEPING_ROWS);
+		bool		more = pm_queue_expired(batch, sweep->now,
+											HOUSEKEEPING_ROWS, &sweep->next);
+		int			kept = 0;
+		int			i;
+
+		pm_queue_lock(batch, 0);
+		for (i = 0; i < batch->nmessages; i++)
+		{
+			PmMessage  *m = &batch->messages[i];
+
+			if (!m->locked || pm_in_flight(m->id))
+				continue;
+			pm_message_finish(m, "expired", NULL);
+			batch->messages[kept++] = *m;
+		}
+		batch->nmessages = kept;
+		if (kept > 0)
+			pm_batch_store(batch, sweep->now);
+		if (more)
+			sweep->next = sweep->now;
+		MemoryContextDelete(batch->context);
+	}
+}
+
+static void
+sweep_channel(PmChannel *channel, TimestampTz now)
+{
+	Sweep		sweep = {channel, now, DT_NOEND};
+	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+	int			sqlstate;
+
+	if (!pm_run_transaction("finish expired messages", sweep_body, &sweep,
+							&sqlstate))
+		sweep.next = soon;
+	else
+		ConditionVariableBroadcast(&slot->finished);
+	channel->sweep_at = sweep.next == DT_NOEND ? DT_NOEND : Max(sweep.next, soon);
+}
+
+static void
+content_body(void *arg)
+{
+	if (pm_history_forget_content(GetCurrentTimestamp(), HOUSEKEEPING_ROWS,
+								  &content_at) == HOUSEKEEPING_ROWS)
+		content_at = DT_NOBEGIN;
+}
+
+static void
+purge_body(void *arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		keep = pm_history_retention * INT64CONST(60) * USECS_PER_SEC;
+	TimestampTz oldest;
+
+	if (pm_history_purge(now - keep, HOUSEKEEPING_ROWS, &oldest) >= HOUSEKEEPING_ROWS)
+		purge_at = DT_NOBEGIN;
+	else
+		purge_at = oldest == DT_NOEND ? DT_NOEND : oldest + keep;
+}
+
+/* Run one of the two above when it is due, not more often than it should. */
+static void
+keep_house(const char *what, PmTransactionBody body, TimestampTz *at,
+		   TimestampTz now)
+{
+	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+	int			sqlstate;
+
+	if (*at > now)
+		return;
+	if (!pm_run_transaction(what, body, NULL, &sqlstate))
+		*at = soon;
+	if (*at != DT_NOEND)
+		*at = Max(*at, soon);
+}
+
+/*
+ * Requests that do not send
+ */
+
+static void
+start_probe(PmChannel *channel)
+{
+	MemoryContext old;
+	char	   *token = pm_channel_token(channel);
+
+	if (token == NULL)
+	{
+		channel->state = PM_OPEN;
+		pm_channel_no_token(channel);
+		return;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	channel->probing = true;
+	(void) pm_api_start_server(channel->connector, token, channel);
+	MemoryContextSwitchTo(old);
+	pfree(token);
+}
+
+static void
+probe_ended(PmChannel *channel, PmHttpRequest *request)
+{
+	PmHttpResult result;
+	PmVerdict	verdict;
+
+	channel->probing = false;
+	pm_http_result(request, &result);
+	pm_api_read_plain(&result, &verdict);
+	pm_http_release(request);
+	if (channel->state != PM_BLOCKED)
+		return;
+	if (verdict.outcome == PM_ACCEPTED)
+		channel->state = PM_OPEN;
+	else
+		pm_channel_block(channel, &verdict);
+}
+
+/* Take in what requests have brought. */
+static void
+collect_requests(void)
+{
+	PmHttpRequest *request;
+
+	while ((request = pm_http_next_done()) != NULL)
+	{
+		void	   *owner = pm_http_owner(request);
+		int			i;
+
+		for (i = 0; i < pm_channel_count(); i++)
+			if (pm_channel(i) == owner)
+				break;
+		if (i < pm_channel_count())
+			probe_ended(owner, request);
+		else if (((PmJob *) owner)->state == PM_JOB_SENDING)
+			pm_job_sent(owner);
+		else
+			pm_doubt_found(owner);
+	}
+}
+
+/* Load the settings and look at all lanes, where that is asked for. */
+static void
+load_and_scan(TimestampTz now)
+{
+	static bool loaded = false;
+	int			sqlstate;
+
+	if (reload_wanted)
+	{
+		bool		was_copied = copied;
+
+		if (!pm_run_transaction("read its settings",
+								loaded ? load_body : first_load_body, NULL,
+								&sqlstate))
+		{
+			retry_at = TimestampTzPlusMilliseconds(now, LOCKED_DELAY);
+			return;
+		}
+		/* Everything is to be found out once the copy may send */
+		if (copied)
+			loaded = false;
+		else if (was_copied && loaded)
+			rescan_wanted = true;
+		else if (!copied)
+			loaded = true;
+		reload_wanted = false;
+	}
+	if (rescan_wanted && !copied)
+	{
+		if (!pm_run_transaction("scan the queue", rescan_body, NULL, &sqlstate))
+		{
+			retry_at = TimestampTzPlusMilliseconds(now, LOCKED_DELAY);
+			return;
+		}
+		rescan_wanted = false;
+		active_since_rescan = false;
+		rescanned_at = now;
+	}
+}
+
+/* Whether the turn's transaction has anything to do. */
+static bool
+turn_has_work(TimestampTz now)
+{
+	dlist_iter	iter;
+	int			i;
+
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (to_be_stored(job, now) && !job->by_row)
+			return true;
+	}
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		if (channel->trouble_dirty ||
+			(pm_channel_ready(channel, now) && pm_channel_has_work(channel, now)))
+			return true;
+	}
+	return false;
+}
+
+/* Move every job on that can be moved on without a transaction. */
+static void
+advance_jobs(TimestampTz now)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (job->state == PM_JOB_READY)
+			pm_job_start(job);
+		else if (job->state == PM_JOB_DOUBT)
+			pm_doubt_look(job, now);
+		else if (job->by_row && to_be_stored(job, now))
+			store_carefully(job);
+	}
+}
+
+/* When there is something to do without anything happening. */
+static TimestampTz
+next_turn(TimestampTz now)
+{
+	TimestampTz next = Min(content_at, purge_at);
+	dlist_iter	iter;
+	int			i;
+
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT ||
+			job->state == PM_JOB_DOUBT)
+			next = Min(next, job->act_at);
+		else if (job->state == PM_JOB_READY && job->channel->in_flight == 0)
+			next = Min(next, TimestampTzPlusMilliseconds(now, LOCKED_DELAY));
+	}
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		next = Min(next, pm_channel_next(pm_channel(i), now));
+		if (pm_channel(i)->trouble_dirty)
+			next = now;
+	}
+	if (active_since_rescan && next > now)
+		next = Min(next, TimestampTzPlusMilliseconds(rescanned_at, RESCAN_DELAY));
+	return next == DT_NOEND ? next : Max(next, retry_at);
+}
+
+/*
+ * Do all there is to do at the moment.  Returns when there will be more to do
+ * if nothing happens meanwhile, DT_NOEND for never.
+ */
+TimestampTz
+pm_delivery_turn(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			i;
+
+	if (retry_at <= now)
+		load_and_scan(now);
+	if (reload_wanted || copied)
+		return reload_wanted ? retry_at : DT_NOEND;
+
+	collect_requests();
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		pm_channel_tick(channel, now);
+		if (channel->state == PM_BLOCKED && !channel->probing &&
+			channel->connector && !channel->connector->invalid &&
+			channel->retry_at <= now)
+			start_probe(channel);
+	}
+	if (retry_at <= now && turn_has_work(now))
+		run_turn();
+	advance_jobs(now);
+
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		if (channel->connector && !pm_channel_flows(channel) &&
+			channel->sweep_at <= now)
+			sweep_channel(channel, now);
+	}
+	keep_house("forget expired codes", content_body, &content_at, now);
+	if (pm_history_retention > 0)
+		keep_house("purge its history", purge_body, &purge_at, now);
+	else
+		purge_at = DT_NOEND;
+
+	/* Before a long sleep: what came in without a wake-up, perhaps */
+	if (active_since_rescan &&
+		now >= TimestampTzPlusMilliseconds(rescanned_at, RESCAN_DELAY) &&
+		dlist_is_empty(pm_jobs()))
+	{
+		rescan_wanted = true;
+		return now;
+	}
+	return next_turn(now);
+}

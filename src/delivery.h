@@ -1,0 +1,75 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery.h
+ *		The worker's work: claiming messages, sending them, storing what came
+ *		of it, and finding out what is in doubt.
+ *
+ * src/delivery.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_DELIVERY_H
+#define PM_DELIVERY_H
+
+#include "channel.h"
+#include "lib/ilist.h"
+#include "queue.h"
+#include "shmem.h"
+
+typedef enum PmJobState
+{
+	PM_JOB_READY,				/* intent committed, to be sent */
+	PM_JOB_SENDING,
+	PM_JOB_SPLIT,				/* refused whole: to be halved */
+	PM_JOB_STORE,				/* outcome known, to be stored */
+	PM_JOB_DOUBT,				/* may have been accepted, to be looked up */
+	PM_JOB_SEARCHING			/* is being looked up */
+} PmJobState;
+
+/* A batch of messages on its way. */
+typedef struct PmJob
+{
+	dlist_node	node;
+	PmJobState	state;
+	PmChannel  *channel;
+	PmBatch    *batch;			/* its context is a child of ours */
+	MemoryContext context;
+	PmHttpRequest *request;		/* or NULL */
+	StringInfoData body;
+	TimestampTz act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE:
+								 * when to try again */
+	int			search_offset;
+	int			failures;		/* of searches */
+	int			store_failures;
+	bool		storing;		/* in the turn's transaction */
+	bool		by_row;			/* stored by itself, not with the others */
+} PmJob;
+
+/* delivery.c */
+extern void pm_delivery_start(PmSlot *slot);
+extern void pm_delivery_reload(void);
+extern void pm_delivery_rescan(void);
+extern void pm_delivery_wake(const PmWakeup *wakeup);
+extern TimestampTz pm_delivery_turn(void);
+
+/* The jobs (jobs.c) */
+extern PmJob *pm_job_create(PmChannel *channel, PmBatch *batch,
+							PmJobState state);
+extern void pm_job_remember(PmJob *job);
+extern void pm_job_drop(PmJob *job);
+extern void pm_job_settle(PmJob *job);
+extern bool pm_in_flight(int64 id);
+extern dlist_head *pm_jobs(void);
+extern Size pm_jobs_bytes(void);
+extern bool pm_job_start(PmJob *job);
+extern void pm_job_sent(PmJob *job);
+extern void pm_message_finish(PmMessage *message, const char *status,
+							  const char *error);
+
+/* What is in doubt (doubt.c) */
+extern void pm_doubt_load(PmIntent *intents, int nintents);
+extern void pm_doubt_begin(PmJob *job);
+extern void pm_doubt_look(PmJob *job, TimestampTz now);
+extern void pm_doubt_found(PmJob *job);
+
+#endif							/* PM_DELIVERY_H */
