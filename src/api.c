@@ -20,11 +20,13 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
 #include <limits.h>
 
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
+#include "utils/memutils.h"
 
 #include "api.h"
 #include "errors.h"
@@ -37,6 +39,11 @@
 /* Longest answers that are read, bytes */
 #define SHORT_REPLY_MAX	(256 * 1024)
 #define LONG_REPLY_MAX	(4 * 1024 * 1024)
+
+/* ErrorCodes with a meaning beyond the table's (api_errors.c) */
+#define SEVERAL_ERRORS	11
+#define MAINTENANCE		100
+#define INVALID_REQUEST	300
 
 /* Metadata keys by which a message is found again */
 #define METADATA_ID		"postmark_id"
@@ -131,8 +138,9 @@ append_model(StringInfo buf, const char *code, Jsonb *payload)
  * buf may hold other text, which is left alone; its memory is the caller's.
  * Scratch memory, of which there is some only for a payload that has a "code"
  * besides the argument or for a database that is not in UTF-8, is of the
- * current context.  connector is not used after this returns.  Raises only
- * what conversion to UTF-8 raises, and an error if buf would pass 1 GB.
+ * current context.  connector is not used after this returns.  Raises what
+ * pm_to_utf8 raises, which in a database that is neither UTF8 nor SQL_ASCII
+ * also needs a transaction, and an error if buf would pass 1 GB.
  */
 void
 pm_api_message(StringInfo buf, const PmConnector *connector,
@@ -228,29 +236,29 @@ pm_api_batch_end(StringInfo buf)
  * PM001 where the token cannot be written into a header; it is never shown.
  */
 static PmHttpRequest *
-start(const char *method, const char *path, const PmConnector *connector,
-	  const char *token, StringInfo body, size_t max_reply, void *owner)
+begin_request(const char *method, const char *path,
+			  const PmConnector *connector, const char *token,
+			  StringInfo body, size_t max_reply, void *owner)
 {
 	PmHttpSpec	spec = {0};
 	PmHttpRequest *request;
 	int			base_len = strlen(pm_api_url);
 	char	   *url;
 	char	   *header;
-	const char *c;
+	const char *problem;
 
 	/*
 	 * It was checked when it was set or read; but what went past that check
 	 * here would be headers of somebody else's choice.
 	 */
-	for (c = token; *c > ' ' && *c < 0x7f; c++)
-		;
-	if (*c != '\0' || c == token)
+	problem = pm_token_problem(token);
+	if (problem)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_NOT_CONFIGURED),
-				 errmsg("server token of connector \"%s\" is not usable",
+				 errmsg("connector \"%s\" has no usable server token",
 						connector->name),
-				 errdetail("A token consists of printable ASCII characters without spaces."),
-				 errhint("Set it again with postmark_set_token."),
+				 errdetail("The token %s.", problem),
+				 errhint("Set it with postmark_set_token."),
 				 errhidestmt(true),
 				 errhidecontext(true)));
 
@@ -292,8 +300,8 @@ PmHttpRequest *
 pm_api_start_send(const PmConnector *connector, const char *token,
 				  StringInfo body, void *owner)
 {
-	return start("POST", "email/withTemplate", connector, token, body,
-				 SHORT_REPLY_MAX, owner);
+	return begin_request("POST", "email/withTemplate", connector, token,
+						 body, SHORT_REPLY_MAX, owner);
 }
 
 /* POST a batch, to be read with pm_api_read_batch. */
@@ -301,8 +309,8 @@ PmHttpRequest *
 pm_api_start_batch(const PmConnector *connector, const char *token,
 				   StringInfo body, void *owner)
 {
-	return start("POST", "email/batchWithTemplates", connector, token, body,
-				 LONG_REPLY_MAX, owner);
+	return begin_request("POST", "email/batchWithTemplates", connector, token,
+						 body, LONG_REPLY_MAX, owner);
 }
 
 /* The cheapest check of a token, to be read with pm_api_read_plain. */
@@ -310,8 +318,8 @@ PmHttpRequest *
 pm_api_start_server(const PmConnector *connector, const char *token,
 					void *owner)
 {
-	return start("GET", "server", connector, token, NULL,
-				 SHORT_REPLY_MAX, owner);
+	return begin_request("GET", "server", connector, token, NULL,
+						 SHORT_REPLY_MAX, owner);
 }
 
 /*
@@ -330,8 +338,8 @@ pm_api_start_search(const PmConnector *connector, const char *token,
 					 "messages/outbound?count=%d&offset=%d&metadata_" METADATA_BATCH "=",
 					 PM_SEARCH_PAGE, offset);
 	pm_http_escape(&path, batch);
-	request = start("GET", path.data, connector, token, NULL,
-					LONG_REPLY_MAX, owner);
+	request = begin_request("GET", path.data, connector, token, NULL,
+							LONG_REPLY_MAX, owner);
 	pfree(path.data);
 	return request;
 }
@@ -348,7 +356,8 @@ pm_api_start_recent(const PmConnector *connector, const char *token,
 
 	snprintf(path, sizeof(path), "messages/outbound?count=%d&offset=%d",
 			 PM_SEARCH_PAGE, offset);
-	return start("GET", path, connector, token, NULL, LONG_REPLY_MAX, owner);
+	return begin_request("GET", path, connector, token, NULL,
+						 LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -363,7 +372,8 @@ pm_api_start_templates(const PmConnector *connector, const char *token,
 
 	snprintf(path, sizeof(path), "templates?count=%d&offset=%d",
 			 PM_SEARCH_PAGE, offset);
-	return start("GET", path, connector, token, NULL, LONG_REPLY_MAX, owner);
+	return begin_request("GET", path, connector, token, NULL,
+						 LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -374,13 +384,24 @@ PmHttpRequest *
 pm_api_start_streams(const PmConnector *connector, const char *token,
 					 void *owner)
 {
-	return start("GET", "message-streams?IncludeArchivedStreams=true",
-				 connector, token, NULL, SHORT_REPLY_MAX, owner);
+	return begin_request("GET", "message-streams?IncludeArchivedStreams=true",
+						 connector, token, NULL, SHORT_REPLY_MAX, owner);
 }
 
 /*
  * Answers
+ *
+ * The JSON of an answer is read into a memory context of its own, which is
+ * gone when the reader returns: a batch's is a hundred times what is kept of
+ * it.
  */
+
+static MemoryContext
+begin_reading(void)
+{
+	return AllocSetContextCreate(CurrentMemoryContext, "postmark answer",
+								 ALLOCSET_DEFAULT_SIZES);
+}
 
 /* A verdict about which nothing is known but how the request ended. */
 static void
@@ -396,15 +417,13 @@ init_verdict(PmVerdict *verdict, const PmHttpResult *result,
 }
 
 /*
- * Text of an answer, fit to be shown.  It is in the database's encoding and
- * pm_network_text, which does the cutting and cleaning, reads UTF-8.
+ * Text of an answer, fit to be shown.  pm_network_text reads UTF-8, and that
+ * is what pm_json_parse leaves: in a database of another encoding, ASCII.
  */
 static char *
 shown(const char *text)
 {
-	char	   *utf8 = pm_to_utf8(unconstify(char *, text));
-
-	return pm_network_text(utf8, strlen(utf8));
+	return pm_network_text(text, strlen(text));
 }
 
 static bool
@@ -510,7 +529,7 @@ error_outcome(int code, const char *text)
 	/* Codes that nobody documents are for sending: this message, for good. */
 	if (!pm_api_error_outcome(code, &outcome))
 		return PM_REFUSED;
-	if (code == 300 && text && blames_connector(text))
+	if (code == INVALID_REQUEST && text && blames_connector(text))
 		return PM_MISCONFIGURED;
 	return outcome;
 }
@@ -570,7 +589,7 @@ choose_error(const PmJson *errors, int *code, const char **text,
 			continue;
 
 		/* Without a number it is one of 300, "invalid email request". */
-		entry_outcome = error_outcome(entry_code < 0 ? 300 : entry_code,
+		entry_outcome = error_outcome(entry_code < 0 ? INVALID_REQUEST : entry_code,
 									  entry_text);
 		if (!chosen || weight(entry_outcome) > weight(*outcome))
 		{
@@ -601,7 +620,7 @@ judge_object(const PmJson *object, AnswerTo to, PmVerdict *verdict)
 
 	text = pm_json_string(object, "Message");
 	outcome = error_outcome(code, text);
-	if (code == 11)
+	if (code == SEVERAL_ERRORS)
 		choose_error(pm_json_get(object, "Errors"), &code, &text, &outcome);
 
 	/*
@@ -623,15 +642,17 @@ judge_object(const PmJson *object, AnswerTo to, PmVerdict *verdict)
 /*
  * Judge an answer by its HTTP status.
  *
- * Returns the JSON of a successful answer for the caller to read, with an
- * outcome of "in doubt" to be replaced by what is found there.  NULL if the
- * verdict is final.
+ * Returns the JSON of a successful answer, in the context "reading", for the
+ * caller to read, with an outcome of "in doubt" to be replaced by what is
+ * found there.  NULL if the verdict is final.
  */
 static const PmJson *
-judge(const PmHttpResult *result, AnswerTo to, PmVerdict *verdict)
+judge(const PmHttpResult *result, AnswerTo to, MemoryContext reading,
+	  PmVerdict *verdict)
 {
 	long		status = result->status;
 	const PmJson *json;
+	MemoryContext old;
 
 	if (result->phase != PM_HTTP_REPLIED)
 	{
@@ -646,7 +667,9 @@ judge(const PmHttpResult *result, AnswerTo to, PmVerdict *verdict)
 		return NULL;
 	}
 
+	old = MemoryContextSwitchTo(reading);
 	json = pm_json_parse(result->reply, result->reply_len);
+	MemoryContextSwitchTo(old);
 	init_verdict(verdict, result, PM_IN_DOUBT, not_postmarks);
 
 	if (status >= 200 && status <= 299)
@@ -657,7 +680,12 @@ judge(const PmHttpResult *result, AnswerTo to, PmVerdict *verdict)
 	else
 	{
 		PmOutcome	by_status;
-		bool		decides = true; /* whatever the ErrorCode */
+		enum
+		{
+			ANY_CODE,			/* the ErrorCode, if there is one, decides */
+			KNOWN_CODE,			/* if there is one that we know */
+			STATUS				/* the status, whatever the ErrorCode */
+		}			decides = STATUS;
 		const char *text = not_postmarks;
 
 		if (status >= 300 && status <= 399)
@@ -677,7 +705,7 @@ judge(const PmHttpResult *result, AnswerTo to, PmVerdict *verdict)
 		{
 			/* Wrong place: not this message's fault, nor any other's. */
 			by_status = PM_MISCONFIGURED;
-			decides = false;
+			decides = KNOWN_CODE;
 		}
 		else if (status == 408)
 		{
@@ -691,7 +719,7 @@ judge(const PmHttpResult *result, AnswerTo to, PmVerdict *verdict)
 		{
 			/* 422 above all, and what Postmark's like would say instead. */
 			by_status = PM_POISONED;
-			decides = false;
+			decides = ANY_CODE;
 		}
 		else
 		{
@@ -702,11 +730,16 @@ judge(const PmHttpResult *result, AnswerTo to, PmVerdict *verdict)
 		verdict->outcome = by_status;
 		if (json && judge_object(json, to, verdict))
 		{
+			PmOutcome	known;
+
 			/*
 			 * Under a 500 and its like an ErrorCode is no proof that nothing
 			 * was accepted, but maintenance is.
 			 */
-			if (decides && verdict->error_code != 100)
+			if ((decides == STATUS &&
+				 verdict->error_code != MAINTENANCE) ||
+				(decides == KNOWN_CODE &&
+				 !pm_api_error_outcome(verdict->error_code, &known)))
 				verdict->outcome = by_status;
 		}
 		else
@@ -759,10 +792,12 @@ judge_success(const PmJson *object, PmVerdict *verdict)
 void
 pm_api_read_send(const PmHttpResult *result, PmVerdict *verdict)
 {
-	const PmJson *json = judge(result, TO_ONE, verdict);
+	MemoryContext reading = begin_reading();
+	const PmJson *json = judge(result, TO_ONE, reading, verdict);
 
 	if (json)
 		judge_success(json, verdict);
+	MemoryContextDelete(reading);
 }
 
 /*
@@ -777,15 +812,13 @@ bool
 pm_api_read_batch(const PmHttpResult *result, int nmessages,
 				  PmVerdict *whole, PmVerdict *items)
 {
+	MemoryContext reading = begin_reading();
 	const PmJson *json;
 	const PmJson *entry;
 	int			i;
+	bool		by_message = false;
 
-	/*
-	 * Alone, the message is told its own fate, by ErrorCode and not by what a
-	 * batch can be refused for.
-	 */
-	json = judge(result, nmessages == 1 ? TO_ONE : TO_BATCH, whole);
+	json = judge(result, nmessages == 1 ? TO_ONE : TO_BATCH, reading, whole);
 	if (json == NULL)
 	{
 		if (nmessages == 1 &&
@@ -796,53 +829,54 @@ pm_api_read_batch(const PmHttpResult *result, int nmessages,
 			items[0] = *whole;
 			if (items[0].outcome == PM_POISONED)
 				items[0].outcome = PM_REFUSED;
-			return true;
+			by_message = true;
 		}
-		return false;
 	}
-
-	/*
-	 * Results are matched by their order.  If one is missing or too many, any
-	 * of them may be another message's, and a message not sent would pass for
-	 * sent: leave all in doubt, the search tells them apart by their ids.
-	 */
-	if (json->type != PM_JSON_ARRAY)
-		return false;
-	if (json->nchildren != nmessages)
+	else if (json->type == PM_JSON_ARRAY && json->nchildren != nmessages)
 	{
+		/*
+		 * Results are matched by their order.  If one is missing or too many,
+		 * any of them may be another message's, and a message not sent would
+		 * pass for sent.  Leave all in doubt: the search tells them apart by
+		 * their ids.
+		 */
 		pfree(whole->text);
 		whole->text = psprintf("Postmark answered with %d results for %d messages",
 							   json->nchildren, nmessages);
-		return false;
 	}
-
-	for (i = 0, entry = json->first; i < nmessages; i++, entry = entry->next)
+	else if (json->type == PM_JSON_ARRAY)
 	{
-		PmVerdict  *item = &items[i];
+		for (i = 0, entry = json->first; i < nmessages; i++, entry = entry->next)
+		{
+			PmVerdict  *item = &items[i];
 
-		init_verdict(item, result, PM_IN_DOUBT, NULL);
-		if (judge_object(entry, TO_ONE, item))
-		{
-			/* It stands alone already. */
-			if (item->outcome == PM_POISONED)
-				item->outcome = PM_REFUSED;
+			init_verdict(item, result, PM_IN_DOUBT, NULL);
+			if (judge_object(entry, TO_ONE, item))
+			{
+				/* It stands alone already. */
+				if (item->outcome == PM_POISONED)
+					item->outcome = PM_REFUSED;
+			}
+			else
+			{
+				judge_success(entry, item);
+				if (item->outcome == PM_IN_DOUBT)
+					item->text = pstrdup(not_postmarks);
+			}
 		}
-		else
-		{
-			judge_success(entry, item);
-			if (item->outcome == PM_IN_DOUBT)
-				item->text = pstrdup(not_postmarks);
-		}
+		init_verdict(whole, result, PM_ACCEPTED, NULL);
+		by_message = true;
 	}
-	init_verdict(whole, result, PM_ACCEPTED, NULL);
-	return true;
+	MemoryContextDelete(reading);
+	return by_message;
 }
 
 /* Judge the answer to a question: its JSON, or NULL and a final verdict. */
 static const PmJson *
-judge_query(const PmHttpResult *result, PmVerdict *verdict)
+judge_query(const PmHttpResult *result, MemoryContext reading,
+			PmVerdict *verdict)
 {
-	const PmJson *json = judge(result, TO_QUERY, verdict);
+	const PmJson *json = judge(result, TO_QUERY, reading, verdict);
 
 	/* Unless the caller finds what it looks for. */
 	if (json)
@@ -864,10 +898,12 @@ answered(const PmHttpResult *result, PmVerdict *verdict)
 void
 pm_api_read_plain(const PmHttpResult *result, PmVerdict *verdict)
 {
-	const PmJson *json = judge_query(result, verdict);
+	MemoryContext reading = begin_reading();
+	const PmJson *json = judge_query(result, reading, verdict);
 
 	if (json && json->type == PM_JSON_OBJECT)
 		answered(result, verdict);
+	MemoryContextDelete(reading);
 }
 
 /*
@@ -875,10 +911,10 @@ pm_api_read_plain(const PmHttpResult *result, PmVerdict *verdict)
  * pages.  NULL if the answer has no such page; the verdict is then final.
  */
 static const PmJson *
-judge_page(const PmHttpResult *result, PmVerdict *verdict, const char *name,
-		   int64 *total)
+judge_page(const PmHttpResult *result, MemoryContext reading,
+		   PmVerdict *verdict, const char *name, int64 *total)
 {
-	const PmJson *json = judge_query(result, verdict);
+	const PmJson *json = judge_query(result, reading, verdict);
 	const PmJson *page;
 
 	if (json == NULL || json->type != PM_JSON_OBJECT)
@@ -903,27 +939,24 @@ bool
 pm_api_read_search(const PmHttpResult *result, PmVerdict *verdict,
 				   int64 *total, int *nread, PmFound **found, int *nfound)
 {
-	const PmJson *page = judge_page(result, verdict, "Messages", total);
+	MemoryContext reading = begin_reading();
+	const PmJson *page = judge_page(result, reading, verdict, "Messages", total);
 	const PmJson *entry;
 
 	if (page == NULL)
+	{
+		MemoryContextDelete(reading);
 		return false;
+	}
 	*nread = page->nchildren;
 	*nfound = 0;
 	*found = palloc(sizeof(PmFound) * Max(page->nchildren, 1));
 	for (entry = page->first; entry; entry = entry->next)
 	{
-		const PmJson *metadata;
-		const char *id;
-		const char *message_id;
+		const char *id = pm_json_string(pm_json_get(entry, "Metadata"),
+										METADATA_ID);
+		const char *message_id = get_message_id(entry);
 
-		if (entry->type != PM_JSON_OBJECT)
-			continue;
-		metadata = pm_json_get(entry, "Metadata");
-		if (metadata == NULL || metadata->type != PM_JSON_OBJECT)
-			continue;
-		id = pm_json_string(metadata, METADATA_ID);
-		message_id = get_message_id(entry);
 		if (id && message_id)
 		{
 			(*found)[*nfound].metadata_id = pstrdup(id);
@@ -931,6 +964,7 @@ pm_api_read_search(const PmHttpResult *result, PmVerdict *verdict,
 			(*nfound)++;
 		}
 	}
+	MemoryContextDelete(reading);
 	return true;
 }
 
@@ -943,25 +977,28 @@ pm_api_read_templates(const PmHttpResult *result, PmVerdict *verdict,
 					  int64 *total, int *nread, PmListed **templates,
 					  int *ntemplates)
 {
-	const PmJson *page = judge_page(result, verdict, "Templates", total);
+	MemoryContext reading = begin_reading();
+	const PmJson *page = judge_page(result, reading, verdict, "Templates", total);
 	const PmJson *entry;
 
 	if (page == NULL)
+	{
+		MemoryContextDelete(reading);
 		return false;
+	}
 	*nread = page->nchildren;
 	*ntemplates = 0;
 	*templates = palloc(sizeof(PmListed) * Max(page->nchildren, 1));
 	for (entry = page->first; entry; entry = entry->next)
 	{
 		PmListed   *listed = &(*templates)[*ntemplates];
+		const char *name = pm_json_string(entry, "Alias");
 		const char *type;
 		bool		active;
 
-		if (entry->type != PM_JSON_OBJECT)
+		if (name == NULL)
 			continue;
-		listed->name = pm_json_string(entry, "Alias");
-		if (listed->name == NULL)
-			continue;
+		listed->name = pstrdup(name);
 		type = pm_json_string(entry, "TemplateType");
 		listed->problem = NULL;
 		if (type && strcmp(type, "Layout") == 0)
@@ -970,6 +1007,7 @@ pm_api_read_templates(const PmHttpResult *result, PmVerdict *verdict,
 			listed->problem = "the template is not active";
 		(*ntemplates)++;
 	}
+	MemoryContextDelete(reading);
 	return true;
 }
 
@@ -981,23 +1019,26 @@ bool
 pm_api_read_streams(const PmHttpResult *result, PmVerdict *verdict,
 					PmListed **streams, int *nstreams)
 {
-	const PmJson *page = judge_page(result, verdict, "MessageStreams", NULL);
+	MemoryContext reading = begin_reading();
+	const PmJson *page = judge_page(result, reading, verdict, "MessageStreams", NULL);
 	const PmJson *entry;
 
 	if (page == NULL)
+	{
+		MemoryContextDelete(reading);
 		return false;
+	}
 	*nstreams = 0;
 	*streams = palloc(sizeof(PmListed) * Max(page->nchildren, 1));
 	for (entry = page->first; entry; entry = entry->next)
 	{
 		PmListed   *listed = &(*streams)[*nstreams];
+		const char *id = pm_json_string(entry, "ID");
 		const char *type;
 
-		if (entry->type != PM_JSON_OBJECT)
+		if (id == NULL)
 			continue;
-		listed->name = pm_json_string(entry, "ID");
-		if (listed->name == NULL)
-			continue;
+		listed->name = pstrdup(id);
 		type = pm_json_string(entry, "MessageStreamType");
 		listed->problem = NULL;
 		if (type && strcmp(type, "Inbound") == 0)
@@ -1006,5 +1047,6 @@ pm_api_read_streams(const PmHttpResult *result, PmVerdict *verdict,
 			listed->problem = "the stream is archived";
 		(*nstreams)++;
 	}
+	MemoryContextDelete(reading);
 	return true;
 }

@@ -49,10 +49,15 @@ static const char *const object_names[PM_OBJECTS] = {
 	[PM_MESSAGE_ID_SEQ] = "postmark_message_id_seq",
 };
 
-/* What the session knows; generation changes whenever it is found anew. */
+/*
+ * What the session knows.  It is good if nothing was invalidated since the
+ * look-up began; generation changes when a look-up found something else.
+ */
 static struct
 {
-	bool		valid;
+	uint64		invalidations;	/* so many have come */
+	uint64		seen;			/* so many had come, plus one, when it was
+								 * looked up */
 	uint64		generation;
 	Oid			objects[PM_OBJECTS];
 	Oid			owner;
@@ -64,22 +69,17 @@ relation_changed(Datum arg, Oid relid)
 {
 	int			i;
 
-	if (!known.valid)
-		return;
 	if (!OidIsValid(relid))
-	{
-		known.valid = false;
-		return;
-	}
+		known.invalidations++;
 	for (i = 0; i < PM_OBJECTS; i++)
 		if (known.objects[i] == relid)
-			known.valid = false;
+			known.invalidations++;
 }
 
 static void
 schema_changed(Datum arg, int cacheid, uint32 hashvalue)
 {
-	known.valid = false;
+	known.invalidations++;
 }
 
 /* Schema of an extension, InvalidOid if it has just gone. */
@@ -113,9 +113,11 @@ find_objects(void)
 	HeapTuple	tuple;
 	const char *quoted;
 	Oid			objects[PM_OBJECTS];
+	uint64		seen;
+	bool		changed;
 	int			i;
 
-	if (known.valid)
+	if (known.seen == known.invalidations + 1)
 		return;
 
 	if (!callbacks_registered)
@@ -125,6 +127,8 @@ find_objects(void)
 		callbacks_registered = true;
 	}
 
+	/* One that comes while we look counts: we may have seen the old state */
+	seen = known.invalidations + 1;
 	extension = pm_extension_oid();
 	schema = OidIsValid(extension) ? extension_schema(extension) : InvalidOid;
 	if (!OidIsValid(schema))
@@ -151,6 +155,7 @@ find_objects(void)
 	ReleaseSysCache(tuple);
 
 	quoted = quote_identifier(get_namespace_name(schema));
+	changed = memcmp(known.objects, objects, sizeof(objects)) != 0;
 	if (known.schema == NULL || strcmp(known.schema, quoted) != 0)
 	{
 		char	   *copy = MemoryContextStrdup(TopMemoryContext, quoted);
@@ -158,10 +163,12 @@ find_objects(void)
 		if (known.schema)
 			pfree(known.schema);
 		known.schema = copy;
+		changed = true;
 	}
 	memcpy(known.objects, objects, sizeof(objects));
-	known.generation++;
-	known.valid = true;
+	if (changed)
+		known.generation++;
+	known.seen = seen;
 }
 
 /* OID of the extension in this database, InvalidOid if it is not there. */
@@ -201,7 +208,7 @@ pm_owner(void)
 	return known.owner;
 }
 
-/* Changes whenever the objects were found anew. */
+/* Changes whenever the objects are others, or in another schema. */
 uint64
 pm_catalog_generation(void)
 {

@@ -143,6 +143,9 @@ pm_channels_load(void)
 		channel->connector = connector;
 		strlcpy(channel->name, connector->name, sizeof(channel->name));
 	}
+
+	/* We keep what we were given until the next time */
+	pm_config_pin();
 	for (i = 0; i < nchannels; i++)
 	{
 		PmChannel  *channel = channels[i];

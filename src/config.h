@@ -97,14 +97,17 @@ extern const PmTemplate *pm_require_template(const PmConnector *connector,
 
 /*
  * The stored ones, cached in the session (config_store.c).  All but
- * pm_token_from_file need a transaction.  What pm_connector, _by_number and
- * pm_connectors return is good until one of these three, or
- * pm_config_generation or pm_stored_token, is called again.
- * pm_connector_token of a stored connector leaves all of them alone.
+ * pm_token_from_file and pm_config_pin need a transaction.
+ *
+ * pm_connector, pm_connector_by_number, pm_connectors(0) and
+ * pm_config_generation read settings that changed, and make void what any of
+ * them returned before, unless that was pinned.  The others, and
+ * pm_connector_token of a stored connector, leave everything as it is.
  */
 extern const PmConnector *pm_connector(const char *name, bool missing_ok);
 extern const PmConnector *pm_connector_by_number(int number);
 extern const PmConnector *pm_connectors(int index);
+extern void pm_config_pin(void);
 extern uint64 pm_config_generation(void);
 extern char *pm_connector_token(const PmConnector *connector, bool missing_ok);
 extern const char *pm_stored_token(const char *name);

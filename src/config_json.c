@@ -418,7 +418,7 @@ read_options(PmConnector *connector, JsonbContainer *object, Fault *f)
 			rate = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
 													  NumericGetDatum(value.val.numeric)));
 		if (!(rate >= REQUEST_RATE_MIN && rate <= REQUEST_RATE_MAX))
-			return fault(f, "Leave it away for no limit.",
+			return fault(f, "Leave it out for no limit.",
 						 "\"maxRequestsPerSecond\" must be a number from %g to %g.",
 						 REQUEST_RATE_MIN, REQUEST_RATE_MAX);
 		connector->max_requests_per_second = rate;
@@ -456,7 +456,7 @@ check_template(const PmTemplate *template, const char *where, Fault *f)
 					 "\"%stemplateAlias\" is invalid.", where);
 	if (template->locale &&
 		!is_made_of(template->locale, LOWER UPPER DIGITS "-_", LOCALE_MAX))
-		return fault(f, "Leave it away for a template that serves any locale.",
+		return fault(f, "Leave it out for a template that serves any locale.",
 					 "\"%slocale\" must be 1 to %d letters, digits, hyphens and underscores.",
 					 where, LOCALE_MAX);
 	if (template->priority < 0 || template->priority >= PM_PRIORITIES)
@@ -779,7 +779,7 @@ push_int(JsonbParseState **state, const char *key, int number)
 
 /*
  * A valid connector as JSON, such that pm_config_parse takes it back.
- * masked_token: for the key serverToken, NULL to leave that away.
+ * masked_token: for the key serverToken, NULL to leave that out.
  * The result is in the current memory context.
  */
 Jsonb *

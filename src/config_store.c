@@ -101,6 +101,7 @@ typedef struct Store
  * are being read count, and an error there harmless.
  */
 static Store *store = NULL;
+static Store *pinned = NULL;	/* pm_config_pin's, may be an old one */
 static Oid	store_relid = InvalidOid;	/* of postmark_settings */
 static uint64 store_generation = 0;
 static uint64 store_invalidations = 0;	/* seen when it was read */
@@ -308,7 +309,8 @@ read_store(Relation settings, Relation templates, Relation secrets)
 }
 
 /*
- * Make the store current.  Pointers into the old one are void afterwards.
+ * Make the store current.  Pointers into the old one are void afterwards,
+ * unless it is pinned.
  * Errors leave the old one as it is, to be tried again.
  */
 static void
@@ -326,6 +328,11 @@ refresh_store(void)
 
 	Assert(IsTransactionState());
 
+	/*
+	 * A transaction that locks no new table would otherwise not hear of
+	 * changes.  With none, this is a look at one flag.
+	 */
+	AcceptInvalidationMessages();
 	relid = pm_object(PM_SETTINGS);
 	if (store && store_relid == relid && store_invalidations == invalidations)
 		return;
@@ -361,7 +368,7 @@ refresh_store(void)
 
 	MemoryContextSetParent(context, CacheMemoryContext);
 	last_found = NULL;
-	if (store)
+	if (store && store != pinned)
 		MemoryContextDelete(store->context);
 	store = new_store;
 	store_invalidations = seen;
@@ -435,13 +442,27 @@ pm_connector_by_number(int number)
 
 /*
  * The stored connectors one after another, from index 0 on, ordered by
- * number; NULL past the end.  The field "invalid" may be set.
+ * number; NULL past the end.  The field "invalid" may be set.  Only index 0
+ * reads settings that changed, so that a loop goes through one state of them.
  */
 const PmConnector *
 pm_connectors(int index)
 {
-	refresh_store();
+	if (index == 0 || store == NULL)
+		refresh_store();
 	return index < store->nconnectors ? store->connectors[index] : NULL;
+}
+
+/*
+ * Keep all connectors as they were read last, until this is called again: for
+ * a process that works with them across transactions.  Reads nothing anew.
+ */
+void
+pm_config_pin(void)
+{
+	if (pinned && pinned != store)
+		MemoryContextDelete(pinned->context);
+	pinned = store;
 }
 
 /*
@@ -473,13 +494,14 @@ find_stored_token(const char *name)
 
 /*
  * The token that is stored for a connector's name, NULL if none is; the
- * connector itself need not exist.  Never to be shown.  For how long the
- * result is good see config.h.
+ * connector itself need not exist.  Never to be shown.  Belongs to what
+ * pm_connector and its like read last, and reads nothing anew.
  */
 const char *
 pm_stored_token(const char *name)
 {
-	refresh_store();
+	if (store == NULL)
+		refresh_store();
 	return find_stored_token(name);
 }
 
@@ -627,7 +649,7 @@ pm_connector_token(const PmConnector *connector, bool missing_ok)
 					 stored ?
 					 errdetail("\"serverToken\" is masked, and not the mask of the stored token.") :
 					 errdetail("\"serverToken\" is masked, and no token is stored."),
-					 errhint("Give the token itself, or leave the key away to keep the present one."),
+					 errhint("Give the token itself, or leave the key out to keep the present one."),
 					 errhidestmt(true)));
 	}
 	if (stored == NULL)

@@ -338,10 +338,11 @@ Datum
 postmark_config(PG_FUNCTION_ARGS)
 {
 	char	   *name = get_connector_arg(fcinfo, 0);
+	const PmConnector *connector = pm_connector(name, false);
 	const char *token = pm_stored_token(name);
-	char	   *mask = token ? pm_mask_token(token) : NULL;
 
-	PG_RETURN_JSONB_P(pm_config_json(pm_connector(name, false), mask));
+	PG_RETURN_JSONB_P(pm_config_json(connector,
+									 token ? pm_mask_token(token) : NULL));
 }
 
 /*

@@ -1,0 +1,398 @@
+/*-------------------------------------------------------------------------
+ *
+ * send.c
+ *		The SQL-callable functions that talk to Postmark themselves:
+ *		postmark_send, postmark_test and postmark_check.
+ *
+ * They read settings and write nothing, so they work in a read-only
+ * transaction and on a standby.  While they wait for the network a
+ * transaction is open, but nothing is locked beyond what reading settings
+ * locks, and a cancel ends the wait at once.
+ *
+ * A connector from the cache stays good over the wait: it goes only when
+ * another one is looked up, and a waiting session looks up none.
+ *
+ * src/send.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/tuplestore.h"
+#include "utils/uuid.h"
+
+#include "api.h"
+#include "errors.h"
+#include "message_check.h"
+
+#define TEST_USAGE_TYPE "Generic"
+#define TEST_CODE		"000000"
+
+/* Postmark lists no more than this, however it is asked. */
+#define LIST_MAX		10000
+
+PG_FUNCTION_INFO_V1(postmark_send);
+PG_FUNCTION_INFO_V1(postmark_test);
+PG_FUNCTION_INFO_V1(postmark_check);
+
+static char *
+text_arg(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+static Jsonb *
+jsonb_arg(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : PG_GETARG_JSONB_P(n);
+}
+
+/*
+ * The connector to use: the one that is stored, or what a config makes of it.
+ * A NULL name means the default one.  PM001 if there is none.
+ */
+static const PmConnector *
+choose_connector(const char *name, Jsonb *config)
+{
+	if (name == NULL)
+		name = PM_DEFAULT_CONNECTOR;
+	if (config)
+		return pm_config_parse(config, name, false);
+	return pm_connector(name, false);
+}
+
+static void
+forget_token(char *token)
+{
+	explicit_bzero(token, strlen(token));
+	pfree(token);
+}
+
+/*
+ * Send one message whose parts were checked, and wait for the answer.
+ *
+ * Returns the MessageID.  PM001 if there is no token, PM002 if there is no
+ * template, else as pm_api_raise; 57014 if cancelled, and then nobody knows
+ * whether the message was sent.
+ */
+static Datum
+send_message(const PmConnector *connector, const char *email,
+			 const char *usage_type, const char *code, Jsonb *payload,
+			 const char *locale)
+{
+	const PmTemplate *template;
+	PmApiMessage message = {0};
+	StringInfoData body;
+	char	   *token;
+	PmHttpRequest *request;
+	PmHttpResult result;
+	PmVerdict	verdict;
+
+	template = pm_require_template(connector, usage_type, locale);
+	token = pm_connector_token(connector, false);
+
+	message.to = email;
+	message.template_alias = template->alias;
+	message.code = code;
+	message.payload = payload;
+	initStringInfo(&body);
+	pm_api_message(&body, connector, &message);
+
+	request = pm_api_start_send(connector, token, &body, NULL);
+	pm_http_perform(request, &result);
+	pm_api_read_send(&result, &verdict);
+	pm_http_release(request);
+	pfree(body.data);
+
+	if (verdict.outcome != PM_ACCEPTED)
+	{
+		pm_api_mask(verdict.text, token);
+		pm_api_mask(verdict.text, code);
+		pm_api_mask_payload(verdict.text, payload);
+		forget_token(token);
+		pm_api_raise(&verdict, connector, usage_type, template->alias);
+	}
+	forget_token(token);
+	return DirectFunctionCall1(uuid_in, CStringGetDatum(verdict.message_id));
+}
+
+/*
+ * postmark_send(email, usage_type, code, payload, locale, connector)
+ * returns uuid
+ */
+Datum
+postmark_send(PG_FUNCTION_ARGS)
+{
+	char	   *email;
+	char	   *usage_type;
+	char	   *code;
+	Jsonb	   *payload;
+	char	   *locale;
+	const PmConnector *connector;
+	Datum		message_id;
+
+	PM_HIDE_STATEMENT();
+
+	email = text_arg(fcinfo, 0);
+	usage_type = text_arg(fcinfo, 1);
+	code = text_arg(fcinfo, 2);
+	payload = jsonb_arg(fcinfo, 3);
+	locale = text_arg(fcinfo, 4);
+	pm_check_message(email, usage_type, code, payload, locale);
+
+	connector = choose_connector(text_arg(fcinfo, 5), NULL);
+	message_id = send_message(connector, email, usage_type, code, payload,
+							  locale);
+
+	PM_SHOW_STATEMENT();
+	return message_id;
+}
+
+/*
+ * postmark_test(email, config, connector) returns uuid
+ */
+Datum
+postmark_test(PG_FUNCTION_ARGS)
+{
+	char	   *email;
+	const PmConnector *connector;
+	Datum		message_id;
+
+	PM_HIDE_STATEMENT();
+
+	email = text_arg(fcinfo, 0);
+	pm_check_message(email, TEST_USAGE_TYPE, TEST_CODE, NULL, NULL);
+
+	connector = choose_connector(text_arg(fcinfo, 2), jsonb_arg(fcinfo, 1));
+	message_id = send_message(connector, email, TEST_USAGE_TYPE, TEST_CODE,
+							  NULL, NULL);
+
+	PM_SHOW_STATEMENT();
+	return message_id;
+}
+
+/*
+ * postmark_check
+ */
+
+/* What is known of one item */
+typedef enum Finding
+{
+	FOUND_GOOD,
+	FOUND_BAD,
+	NOT_FOUND_OUT
+} Finding;
+
+static void
+report(ReturnSetInfo *rsinfo, const char *item, Finding finding,
+	   const char *detail)
+{
+	Datum		values[3] = {0};
+	bool		nulls[3] = {false};
+
+	values[0] = CStringGetTextDatum(item);
+	if (finding == NOT_FOUND_OUT)
+		nulls[1] = true;
+	else
+		values[1] = BoolGetDatum(finding == FOUND_GOOD);
+	values[2] = CStringGetTextDatum(detail);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* Report an item by what was found of it in a list, NULL for nothing. */
+static void
+report_listed(ReturnSetInfo *rsinfo, const char *item, const PmListed *listed,
+			  const char *missing)
+{
+	if (listed == NULL)
+		report(rsinfo, item, FOUND_BAD, missing);
+	else if (listed->problem)
+		report(rsinfo, item, FOUND_BAD, listed->problem);
+	else
+		report(rsinfo, item, FOUND_GOOD, "ready");
+}
+
+/* The detail of an item that could not be looked up; token is masked. */
+static const char *
+not_checked(const PmVerdict *verdict, const char *token)
+{
+	pm_api_mask(verdict->text, token);
+	return psprintf("not checked: %s", pm_api_detail(verdict));
+}
+
+static const PmListed *
+find_listed(const PmListed *listed, int n, const char *name)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (strcmp(listed[i].name, name) == 0)
+			return &listed[i];
+	return NULL;
+}
+
+/* Does Postmark take the token?  False, and reported, if not. */
+static bool
+check_token(ReturnSetInfo *rsinfo, const PmConnector *connector,
+			const char *token)
+{
+	PmHttpRequest *request;
+	PmHttpResult result;
+	PmVerdict	verdict;
+
+	request = pm_api_start_server(connector, token, NULL);
+	pm_http_perform(request, &result);
+	pm_api_read_plain(&result, &verdict);
+	pm_http_release(request);
+
+	if (verdict.outcome == PM_ACCEPTED)
+	{
+		report(rsinfo, "token", FOUND_GOOD, "Postmark accepts the token");
+		return true;
+	}
+	pm_api_mask(verdict.text, token);
+	report(rsinfo, "token", FOUND_BAD,
+		   psprintf("%s %s", pm_api_detail(&verdict), pm_api_hint(&verdict)));
+	return false;
+}
+
+static void
+check_stream(ReturnSetInfo *rsinfo, const PmConnector *connector,
+			 const char *token, const char *item)
+{
+	PmHttpRequest *request;
+	PmHttpResult result;
+	PmVerdict	verdict;
+	PmListed   *streams;
+	int			nstreams;
+	bool		readable;
+
+	request = pm_api_start_streams(connector, token, NULL);
+	pm_http_perform(request, &result);
+	readable = pm_api_read_streams(&result, &verdict, &streams, &nstreams);
+	pm_http_release(request);
+
+	if (readable)
+		report_listed(rsinfo, item,
+					  find_listed(streams, nstreams, connector->message_stream),
+					  "the server has no message stream with this ID");
+	else
+		report(rsinfo, item, NOT_FOUND_OUT, not_checked(&verdict, token));
+}
+
+/* Look all aliases up, reading the server's list page by page. */
+static void
+check_templates(ReturnSetInfo *rsinfo, const PmConnector *connector,
+				const char *token, char **items)
+{
+	const PmListed **found = palloc0(sizeof(PmListed *) * connector->ntemplates);
+	int			nmissing = connector->ntemplates;
+	int			offset = 0;
+	const char *unknown = NULL;
+	int			i;
+
+	while (nmissing > 0 && offset < LIST_MAX)
+	{
+		PmHttpRequest *request;
+		PmHttpResult result;
+		PmVerdict	verdict;
+		PmListed   *templates;
+		int			ntemplates;
+		int64		total;
+		int			nread;
+		bool		readable;
+
+		request = pm_api_start_templates(connector, token, offset, NULL);
+		pm_http_perform(request, &result);
+		readable = pm_api_read_templates(&result, &verdict, &total, &nread,
+										 &templates, &ntemplates);
+		pm_http_release(request);
+		if (!readable)
+		{
+			unknown = not_checked(&verdict, token);
+			break;
+		}
+
+		for (i = 0; i < connector->ntemplates; i++)
+		{
+			if (found[i])
+				continue;
+			found[i] = find_listed(templates, ntemplates,
+								   connector->templates[i].alias);
+			if (found[i])
+				nmissing--;
+		}
+		offset += nread;
+		if (nread == 0 || offset >= total)
+			break;
+	}
+
+	for (i = 0; i < connector->ntemplates; i++)
+	{
+		if (found[i] == NULL && unknown)
+			report(rsinfo, items[i], NOT_FOUND_OUT, unknown);
+		else
+			report_listed(rsinfo, items[i], found[i],
+						  "the server has no template with this alias");
+	}
+}
+
+/*
+ * postmark_check(connector, config)
+ * returns table (item text, ok boolean, detail text)
+ *
+ * What Postmark says is a row, also if it says nothing; only settings that
+ * cannot be read at all are an error.
+ */
+Datum
+postmark_check(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const PmConnector *connector;
+	char	   *stream_item;
+	char	  **template_items;
+	char	   *token;
+	int			i;
+
+	PM_HIDE_STATEMENT();
+
+	InitMaterializedSRF(fcinfo, 0);
+	connector = choose_connector(text_arg(fcinfo, 0), jsonb_arg(fcinfo, 1));
+
+	stream_item = psprintf("stream %s", connector->message_stream);
+	template_items = palloc(sizeof(char *) * connector->ntemplates);
+	for (i = 0; i < connector->ntemplates; i++)
+	{
+		const PmTemplate *template = &connector->templates[i];
+
+		template_items[i] = psprintf("template %s%s%s %s",
+									 template->usage_type,
+									 template->locale ? "/" : "",
+									 template->locale ? template->locale : "",
+									 template->alias);
+	}
+
+	token = pm_connector_token(connector, true);
+	if (token == NULL)
+		report(rsinfo, "token", FOUND_BAD,
+			   "There is no usable token. Set it with postmark_set_token.");
+	if (token && check_token(rsinfo, connector, token))
+	{
+		check_stream(rsinfo, connector, token, stream_item);
+		check_templates(rsinfo, connector, token, template_items);
+	}
+	else
+	{
+		report(rsinfo, stream_item, NOT_FOUND_OUT, "not checked");
+		for (i = 0; i < connector->ntemplates; i++)
+			report(rsinfo, template_items[i], NOT_FOUND_OUT, "not checked");
+	}
+	if (token)
+		forget_token(token);
+
+	PM_SHOW_STATEMENT();
+	return (Datum) 0;
+}

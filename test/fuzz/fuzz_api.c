@@ -1,0 +1,174 @@
+/*-------------------------------------------------------------------------
+ *
+ * fuzz_api.c
+ *		Fuzz target: the readers of Postmark's answers in api.c.
+ *
+ * An input is one line and then the reply.  The line has four letters and a
+ * number: encoding (as in fuzz_begin), reader, phase (see below), how many
+ * messages the batch had ('1' to '9'), HTTP status.  "Ubr2 200" is a batch of
+ * two that was answered with 200.
+ *
+ * A reader may make of a reply what it likes, with one exception: nothing but
+ * a complete answer of success is ever an acceptance.
+ *
+ * test/fuzz/fuzz_api.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "fuzz.h"
+
+#include <ctype.h>
+
+#include "api.h"
+#include "text.h"
+
+/* More than any batch of ours here */
+#define MAX_MESSAGES 9
+
+static void
+check_verdict(const PmVerdict *verdict, const PmHttpResult *result)
+{
+	FUZZ_REQUIRE(verdict->outcome >= PM_ACCEPTED &&
+				 verdict->outcome <= PM_IN_DOUBT);
+	FUZZ_REQUIRE(verdict->http_status == result->status);
+	FUZZ_REQUIRE(verdict->error_code >= -1);
+	if (verdict->outcome == PM_ACCEPTED)
+	{
+		FUZZ_REQUIRE(result->phase == PM_HTTP_REPLIED);
+		FUZZ_REQUIRE(result->status >= 200 && result->status <= 299);
+	}
+	else
+	{
+		FUZZ_REQUIRE(verdict->text != NULL);
+		fuzz_require_shown(verdict->text);
+	}
+	if (result->phase == PM_HTTP_MAYBE_SENT)
+		FUZZ_REQUIRE(verdict->outcome != PM_REFUSED);
+
+	if (verdict->message_id != NULL)
+		FUZZ_REQUIRE(strlen(verdict->message_id) == 36 &&
+					 strspn(verdict->message_id,
+							"0123456789abcdefABCDEF-") == 36);
+}
+
+static void
+check_listed(const PmListed *listed, int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		FUZZ_REQUIRE(fuzz_valid_text(listed[i].name));
+		if (listed[i].problem != NULL)
+			fuzz_require_shown(listed[i].problem);
+	}
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const uint8_t *newline = size > 0 ? memchr(data, '\n', size) : NULL;
+	PmHttpResult result = {0};
+	PmVerdict	verdict;
+	PmVerdict	items[MAX_MESSAGES];
+	PmFound    *found;
+	PmListed   *listed;
+	int64		total;
+	int			nmessages;
+	int			nread;
+	int			n;
+	int			i;
+
+	if (newline == NULL || newline - data < 6)
+		return 0;
+	fuzz_begin(data[0]);
+
+	switch (data[2])
+	{
+		case 'n':
+			result.phase = PM_HTTP_NOT_SENT;
+			break;
+		case 'm':
+			result.phase = PM_HTTP_MAYBE_SENT;
+			break;
+		default:
+			result.phase = PM_HTTP_REPLIED;
+			result.status = atoi(fuzz_string(data + 5, newline - data - 5));
+			result.status = Min(Max(result.status, 100), 999);
+			break;
+	}
+	if (result.phase == PM_HTTP_REPLIED)
+	{
+		result.reply_len = size - (newline + 1 - data);
+		result.reply = fuzz_string(newline + 1, result.reply_len);
+	}
+	else
+		result.error = "the connection broke";
+	result.retry_after_ms = -1;
+
+	/* Whatever a reader does not set must be seen to be nonsense. */
+	memset(&verdict, 0xA5, sizeof(verdict));
+	memset(items, 0xA5, sizeof(items));
+
+	switch (data[1])
+	{
+		case 's':
+			pm_api_read_send(&result, &verdict);
+			break;
+
+		case 'b':
+			nmessages = (data[3] >= '1' && data[3] <= '9') ? data[3] - '0' : 1;
+			if (pm_api_read_batch(&result, nmessages, &verdict, items))
+			{
+				for (i = 0; i < nmessages; i++)
+				{
+					check_verdict(&items[i], &result);
+					FUZZ_REQUIRE(items[i].outcome != PM_POISONED);
+				}
+			}
+			else
+				FUZZ_REQUIRE(verdict.outcome != PM_ACCEPTED);
+			break;
+
+		case 'p':
+			pm_api_read_plain(&result, &verdict);
+			break;
+
+		case 'f':
+			if (pm_api_read_search(&result, &verdict, &total, &nread, &found,
+								   &n))
+			{
+				FUZZ_REQUIRE(verdict.outcome == PM_ACCEPTED);
+				FUZZ_REQUIRE(total >= 0 && nread >= n && n >= 0);
+				for (i = 0; i < n; i++)
+				{
+					FUZZ_REQUIRE(fuzz_valid_text(found[i].metadata_id));
+					FUZZ_REQUIRE(strlen(found[i].message_id) == 36);
+				}
+			}
+			else
+				FUZZ_REQUIRE(verdict.outcome != PM_ACCEPTED);
+			break;
+
+		case 't':
+			if (pm_api_read_templates(&result, &verdict, &total, &nread,
+									  &listed, &n))
+			{
+				FUZZ_REQUIRE(total >= 0 && nread >= n && n >= 0);
+				check_listed(listed, n);
+			}
+			else
+				FUZZ_REQUIRE(verdict.outcome != PM_ACCEPTED);
+			break;
+
+		default:
+			if (pm_api_read_streams(&result, &verdict, &listed, &n))
+				check_listed(listed, n);
+			else
+				FUZZ_REQUIRE(verdict.outcome != PM_ACCEPTED);
+			break;
+	}
+	check_verdict(&verdict, &result);
+
+	return 0;
+}
