@@ -4,8 +4,9 @@
  *		Postmark's HTTP API: endpoints, field names, and what its answers
  *		mean.
  *
- * Everything here is free of transactions: it works on strings, starts HTTP
- * requests and reads their results.
+ * Everything here works on strings, starts HTTP requests and reads their
+ * results, and needs no transaction; but for pm_api_message, where the
+ * database's encoding is neither UTF8 nor SQL_ASCII: see pm_to_utf8.
  *
  * src/api.h
  *

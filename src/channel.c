@@ -282,7 +282,8 @@ refill_allowance(PmChannel *channel, TimestampTz now)
 bool
 pm_channel_ready(PmChannel *channel, TimestampTz now)
 {
-	if (!pm_channel_flows(channel) || channel->unstored > 0)
+	if (!pm_channel_flows(channel) || channel->unstored > 0 ||
+		channel->recent_wanted)
 		return false;
 	if (channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
 		return false;
@@ -450,7 +451,10 @@ pm_channel_next(PmChannel *channel, TimestampTz now)
 			next = Min(next, channel->retry_at);
 		return next;
 	}
-	if (channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
+	if (channel->recent_wanted)
+		return channel->recent_asked ? DT_NOEND : channel->recent_at;
+	if (channel->unstored > 0 ||
+		channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
 		return DT_NOEND;
 	for (p = 0; p < PM_PRIORITIES; p++)
 	{

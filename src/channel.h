@@ -53,6 +53,12 @@ typedef struct PmChannel
 	bool		trial;			/* one request at a time until one succeeds */
 	bool		probing;		/* a GET /server is under way */
 
+	/* After a failover, see failover.c */
+	bool		recent_wanted;	/* ask what was accepted lately first */
+	bool		recent_asked;	/* a page is under way */
+	int			recent_offset;
+	TimestampTz recent_at;		/* when to ask */
+
 	int			in_flight;		/* requests that send */
 	int			unstored;		/* results that could not be stored yet */
 	double		allowance;		/* requests, see maxRequestsPerSecond */

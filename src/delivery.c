@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -51,6 +52,8 @@
 
 static PmSlot *slot;
 static bool copied;				/* the queue is another database's */
+static int	current_timeline;
+static int	stored_timeline;	/* that the queue was last drained on; 0: none */
 static bool reload_wanted;
 static bool rescan_wanted;
 static TimestampTz rescanned_at;
@@ -88,10 +91,9 @@ static void
 load_body(void *arg)
 {
 	Oid			database;
-	int			timeline;
 
 	pm_channels_load();
-	pm_instance_read(&database, &timeline);
+	pm_instance_read(&database, &stored_timeline);
 	copied = (database != MyDatabaseId);
 }
 
@@ -106,7 +108,17 @@ first_load_body(void *arg)
 
 		pm_trouble_clear_all();
 		pm_doubt_load(intents, nintents);
+		current_timeline = (int) GetWALInsertionTimeLine();
+		if (stored_timeline != 0 && stored_timeline != current_timeline)
+			pm_failover_begin();
 	}
+}
+
+/* From now on this is the timeline on which the queue is drained. */
+static void
+timeline_body(void *arg)
+{
+	pm_instance_set_timeline(current_timeline);
 }
 
 static void
@@ -900,7 +912,9 @@ collect_requests(void)
 		for (i = 0; i < pm_channel_count(); i++)
 			if (pm_channel(i) == owner)
 				break;
-		if (i < pm_channel_count())
+		if (i < pm_channel_count() && pm_channel(i)->recent_asked)
+			pm_failover_found(owner, request);
+		else if (i < pm_channel_count())
 			probe_ended(owner, request);
 		else if (((PmJob *) owner)->state == PM_JOB_SENDING)
 			pm_job_sent(owner);
@@ -1045,8 +1059,18 @@ pm_delivery_turn(void)
 		pm_channel_tick(channel, now);
 		if (channel->state == PM_BLOCKED && !channel->probing &&
 			channel->connector && !channel->connector->invalid &&
-			channel->retry_at <= now)
+			channel->retry_at <= now && !channel->recent_asked)
 			start_probe(channel);
+		else if (channel->connector && !channel->probing)
+			pm_failover_ask(channel, now);
+	}
+	if (stored_timeline != current_timeline && !pm_failover_pending())
+	{
+		int			sqlstate;
+
+		if (pm_run_transaction("store its timeline", timeline_body, NULL,
+							   &sqlstate))
+			stored_timeline = current_timeline;
 	}
 	if (retry_at <= now && turn_has_work(now))
 		run_turn();

@@ -66,6 +66,16 @@ extern void pm_job_sent(PmJob *job);
 extern void pm_message_finish(PmMessage *message, const char *status,
 							  const char *error);
 
+/* A message's postmark_id, and room for it with its NUL */
+#define PM_METADATA_ID 48
+extern void pm_metadata_id(const PmMessage *message, char *text);
+
+/* After a failover (failover.c) */
+extern void pm_failover_begin(void);
+extern void pm_failover_ask(PmChannel *channel, TimestampTz now);
+extern void pm_failover_found(PmChannel *channel, PmHttpRequest *request);
+extern bool pm_failover_pending(void);
+
 /* What is in doubt (doubt.c) */
 extern void pm_doubt_load(PmIntent *intents, int nintents);
 extern void pm_doubt_begin(PmJob *job);

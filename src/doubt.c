@@ -173,12 +173,11 @@ mark_found(PmBatch *batch, const PmFound *found)
 	for (i = 0; i < batch->nmessages; i++)
 	{
 		PmMessage  *m = &batch->messages[i];
-		char		metadata[64];
+		char		metadata[PM_METADATA_ID];
 
 		if (m->id != id)
 			continue;
-		snprintf(metadata, sizeof(metadata), INT64_FORMAT "-" INT64_FORMAT,
-				 m->id, m->created_at);
+		pm_metadata_id(m, metadata);
 		if (m->disposal == PM_KEEP &&
 			strcmp(metadata, found->metadata_id) == 0)
 		{

@@ -178,6 +178,17 @@ pm_message_finish(PmMessage *message, const char *status, const char *error)
 		message->last_error = unconstify(char *, error);
 }
 
+/*
+ * What Postmark is to know a message by, in PM_METADATA_ID bytes: unique
+ * beyond this server's life, for a sequence can issue an id twice.
+ */
+void
+pm_metadata_id(const PmMessage *message, char *text)
+{
+	snprintf(text, PM_METADATA_ID, INT64_FORMAT "-" INT64_FORMAT, message->id,
+			 message->created_at);
+}
+
 /* All messages of a job share a disposal. */
 static void
 dispose_all(PmJob *job, PmDisposal disposal)
@@ -225,12 +236,10 @@ pm_job_start(PmJob *job)
 	for (i = 0; i < batch->nmessages; i++)
 	{
 		PmMessage  *m = &batch->messages[i];
-		char		id[64];
+		char		id[PM_METADATA_ID];
 		PmApiMessage api;
 
-		/* Unique beyond this server's life: an id can be issued twice */
-		snprintf(id, sizeof(id), INT64_FORMAT "-" INT64_FORMAT, m->id,
-				 m->created_at);
+		pm_metadata_id(m, id);
 		memset(&api, 0, sizeof(api));
 		api.to = m->email;
 		api.template_alias = m->template_alias;

@@ -194,10 +194,10 @@ worker_ended(Database *db, TimestampTz now)
 			list_wanted = true;
 			db->failures = was_short ? db->failures + 1 : 0;
 			db->start_at = now;
-			if (db->failures > 1)
+			if (db->failures > 2)
 				db->start_at =
 					TimestampTzPlusMilliseconds(now,
-												Min(RESTART_DELAY << Min(db->failures, 10),
+												Min(RESTART_DELAY << Min(db->failures - 3, 10),
 													RESTART_CEILING));
 			break;
 	}

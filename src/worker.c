@@ -35,6 +35,9 @@
 #include "http.h"
 #include "worker.h"
 
+/* Before a sleep longer than this, ms, statistics are handed over. */
+#define LONG_SLEEP 1000
+
 static PmSlot *slot = NULL;
 static PmWorkerExit exit_reason = PM_EXIT_UNKNOWN;
 
@@ -213,7 +216,7 @@ postmark_worker_main(Datum arg)
 		if (next != DT_NOEND)
 			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 													  next);
-		if (timeout != 0)
+		if (timeout < 0 || timeout > LONG_SLEEP)
 			pgstat_report_stat(true);
 		pm_http_wait(timeout, PG_WAIT_EXTENSION);
 	}

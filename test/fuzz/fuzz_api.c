@@ -3,7 +3,7 @@
  * fuzz_api.c
  *		Fuzz target: the readers of Postmark's answers in api.c.
  *
- * An input is one line and then the reply.  The line has four letters and a
+ * An input is one line and then the reply.  The line has four characters and a
  * number: encoding (as in fuzz_begin), reader, phase (see below), how many
  * messages the batch had ('1' to '9'), HTTP status.  "Ubr2 200" is a batch of
  * two that was answered with 200.
