@@ -12,19 +12,17 @@
 --
 CREATE VIEW test.objects AS
 SELECT d.classid::regclass::text AS kind, d.objid,
-	i.type, i.name, i.schema, obj_description(d.objid, d.classid::regclass::name) AS comment
+	i.type, i.schema, coalesce(i.name, (SELECT proname FROM pg_proc WHERE oid = d.objid)) AS name, obj_description(d.objid, d.classid::regclass::name) AS comment
 FROM pg_depend d
 	JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
 	CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) i
 WHERE e.extname = 'postmark_connector' AND d.deptype = 'e';
 
-SELECT kind, coalesce(name, (SELECT proname FROM pg_proc WHERE oid = objid)) AS name
-FROM test.objects WHERE kind <> 'pg_type' ORDER BY 1, 2 COLLATE "C";
+SELECT kind, name FROM test.objects WHERE kind <> 'pg_type' ORDER BY kind, name COLLATE "C";
 
 -- one schema, one prefix
 SELECT DISTINCT schema FROM test.objects;
-SELECT kind, name FROM test.objects
-WHERE coalesce(name, (SELECT proname FROM pg_proc WHERE oid = objid)) !~ '^_?postmark_';
+SELECT kind, name FROM test.objects WHERE name !~ '^_?postmark_';
 -- indexes and triggers are no members of their own
 SELECT c.relname FROM pg_index x JOIN test.objects o ON o.objid = x.indrelid JOIN pg_class c ON c.oid = x.indexrelid
 WHERE c.relname !~ '^postmark_';
@@ -94,13 +92,13 @@ DROP ROLE regress_postmark_given;
 -- In a schema of its own, with a name that needs quotes, which is renamed
 --
 DROP EXTENSION postmark_connector;
-CREATE SCHEMA "Mail @ ""Home""";
-CREATE EXTENSION postmark_connector SCHEMA "Mail @ ""Home""";
+CREATE SCHEMA "Mail @ Home";
+CREATE EXTENSION postmark_connector SCHEMA "Mail @ Home";
 SELECT DISTINCT schema FROM test.objects;
-SELECT "Mail @ ""Home""".postmark_configure(test.config());
-SELECT "Mail @ ""Home""".postmark_enqueue('ann@example.com', 'Register', '493021') AS id \gset
-SELECT "Mail @ ""Home""".postmark_wait(:id);
-ALTER SCHEMA "Mail @ ""Home""" RENAME TO post;
+SELECT "Mail @ Home".postmark_configure(test.config());
+SELECT "Mail @ Home".postmark_enqueue('ann@example.com', 'Register', '493021') AS id \gset
+SELECT "Mail @ Home".postmark_wait(:id);
+ALTER SCHEMA "Mail @ Home" RENAME TO post;
 SELECT post.postmark_config() ->> 'fromEmail';
 SELECT post.postmark_enqueue('ben@example.com', 'Register', '493021') AS id \gset
 SELECT post.postmark_wait(:id);
@@ -120,5 +118,31 @@ SELECT * FROM test.attempt($$SELECT post.postmark_enqueue('ann@example.com', 'Re
 SELECT post.postmark_configure(test.config());
 SELECT post.postmark_enqueue('ann@example.com', 'Register', '493021') AS id \gset
 SELECT post.postmark_wait(:id);
+
+-- several times in a row: a worker is there in the end
+DROP EXTENSION postmark_connector;
+CREATE EXTENSION postmark_connector SCHEMA public;
+DROP EXTENSION postmark_connector;
+CREATE EXTENSION postmark_connector SCHEMA post;
+DROP EXTENSION postmark_connector;
+CREATE EXTENSION postmark_connector SCHEMA public;
+DROP EXTENSION postmark_connector;
+CREATE EXTENSION postmark_connector SCHEMA post;
+SELECT post.postmark_configure(test.config());
+SELECT post.postmark_enqueue('ann@example.com', 'Register', '493021') AS id \gset
+SELECT post.postmark_wait(:id);
+-- in one transaction, and rolled back
+BEGIN;
+DROP EXTENSION postmark_connector;
+CREATE EXTENSION postmark_connector SCHEMA public;
+ROLLBACK;
+SELECT post.postmark_enqueue('ann@example.com', 'Register', '493021') AS id \gset
+SELECT post.postmark_wait(:id);
+BEGIN;
+DROP EXTENSION postmark_connector;
+CREATE EXTENSION postmark_connector SCHEMA post;
+SELECT post.postmark_configure(test.config());
+SELECT post.postmark_enqueue('ann@example.com', 'Register', '493021') AS id \gset
+COMMIT;
+SELECT post.postmark_wait(:id);
 DROP SCHEMA post CASCADE;
-DROP SCHEMA post;

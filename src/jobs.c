@@ -200,6 +200,52 @@ dispose_all(PmJob *job, PmDisposal disposal)
 }
 
 /*
+ * Write the request body.  False if a message cannot be had in UTF-8, which the
+ * queue's check keeps out, but a connector's own texts might do.
+ */
+static bool
+build_body(PmJob *job)
+{
+	PmBatch    *batch = job->batch;
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool ok = true;
+
+	initStringInfo(&job->body);
+	PG_TRY();
+	{
+		int			i;
+
+		pm_api_batch_begin(&job->body);
+		for (i = 0; i < batch->nmessages; i++)
+		{
+			PmMessage  *m = &batch->messages[i];
+			char		id[PM_METADATA_ID];
+			PmApiMessage api;
+
+			pm_metadata_id(m, id);
+			memset(&api, 0, sizeof(api));
+			api.to = m->email;
+			api.template_alias = m->template_alias;
+			api.code = m->code;
+			api.payload = m->payload;
+			api.metadata_id = id;
+			api.metadata_batch = batch->uuid_text;
+			pm_api_batch_add(&job->body, job->channel->connector, &api);
+		}
+		pm_api_batch_end(&job->body);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		ok = false;
+	}
+	PG_END_TRY();
+	body_bytes += job->body.maxlen;
+	return ok;
+}
+
+/*
  * Send a job's batch.  If something expired while it waited, or the channel no
  * longer flows, it is given back to the queue instead.  Returns false if the
  * channel is to wait.
@@ -231,26 +277,17 @@ pm_job_start(PmJob *job)
 	}
 
 	old = MemoryContextSwitchTo(job->context);
-	initStringInfo(&job->body);
-	pm_api_batch_begin(&job->body);
-	for (i = 0; i < batch->nmessages; i++)
+	if (!build_body(job))
 	{
-		PmMessage  *m = &batch->messages[i];
-		char		id[PM_METADATA_ID];
-		PmApiMessage api;
-
-		pm_metadata_id(m, id);
-		memset(&api, 0, sizeof(api));
-		api.to = m->email;
-		api.template_alias = m->template_alias;
-		api.code = m->code;
-		api.payload = m->payload;
-		api.metadata_id = id;
-		api.metadata_batch = batch->uuid_text;
-		pm_api_batch_add(&job->body, job->channel->connector, &api);
+		release_request(job);
+		job->state = batch->nmessages > 1 ? PM_JOB_SPLIT : PM_JOB_STORE;
+		if (batch->nmessages == 1)
+			pm_message_finish(&batch->messages[0], "failed",
+							  "The message cannot be converted to UTF-8.");
+		MemoryContextSwitchTo(old);
+		pfree(token);
+		return true;
 	}
-	pm_api_batch_end(&job->body);
-	body_bytes += job->body.maxlen;
 
 	pm_channel_spend(job->channel);
 	job->state = PM_JOB_SENDING;
@@ -259,6 +296,16 @@ pm_job_start(PmJob *job)
 	MemoryContextSwitchTo(old);
 	pfree(token);
 	return true;
+}
+
+/* Postmark may repeat what it was sent: no code must be shown anywhere. */
+static void
+mask_verdict(PmVerdict *verdict, const PmMessage *m)
+{
+	if (verdict->text == NULL)
+		return;
+	pm_api_mask(verdict->text, m->code);
+	pm_api_mask_payload(verdict->text, m->payload);
 }
 
 /* What an answer for one message means for it. */
@@ -270,16 +317,7 @@ apply_verdict(PmJob *job, PmMessage *m, const PmVerdict *verdict)
 
 	m->error_code = verdict->error_code > 0 ? verdict->error_code : -1;
 	if (verdict->outcome != PM_ACCEPTED)
-	{
-		char	   *detail = pm_api_detail(verdict);
-
-		if (detail)
-		{
-			pm_api_mask(detail, m->code);
-			pm_api_mask_payload(detail, m->payload);
-		}
-		m->last_error = detail;
-	}
+		m->last_error = pm_api_detail(verdict);
 	switch (verdict->outcome)
 	{
 		case PM_ACCEPTED:
@@ -340,10 +378,15 @@ pm_job_sent(PmJob *job)
 	{
 		pm_channel_succeeded(job->channel);
 		for (i = 0; i < batch->nmessages; i++)
+		{
+			mask_verdict(&items[i], &batch->messages[i]);
 			apply_verdict(job, &batch->messages[i], &items[i]);
+		}
 	}
 	else
 	{
+		for (i = 0; i < batch->nmessages; i++)
+			mask_verdict(&whole, &batch->messages[i]);
 		switch (whole.outcome)
 		{
 			case PM_MISCONFIGURED:

@@ -12,6 +12,8 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
+
 #include "errors.h"
 #include "message_check.h"
 #include "text.h"
@@ -40,6 +42,23 @@ check_short_text(const char *text, const char *name)
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("%s contains a line break", name),
 				 errhidestmt(true)));
+}
+
+/*
+ * In a database of another encoding: can it be had in UTF-8, as Postmark wants
+ * it?  The worker could only fail it.
+ */
+static void
+check_encoding(const char *usage_type, const char *code, Jsonb *payload)
+{
+	if (GetDatabaseEncoding() == PG_UTF8)
+		return;
+	(void) pm_to_utf8(usage_type);
+	if (code)
+		(void) pm_to_utf8(code);
+	if (payload)
+		(void) pm_to_utf8(JsonbToCString(NULL, &payload->root,
+										 VARSIZE(payload)));
 }
 
 /*
@@ -94,4 +113,5 @@ pm_check_message(const char *email, const char *usage_type, const char *code,
 				 errdetail("It has %zu bytes as jsonb, at most %d are allowed.",
 						   (Size) VARSIZE(payload), PM_PAYLOAD_MAX),
 				 errhidestmt(true)));
+	check_encoding(usage_type, code, payload);
 }

@@ -21,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "common/string.h"
 #include "mb/pg_wchar.h"
@@ -433,8 +434,7 @@ pm_network_text(const char *utf8, size_t len)
  * This is pg_server_to_any() but for the error, in which PostgreSQL prints the
  * bytes of the character: they may be part of a code.  In a SQL_ASCII database
  * nobody knows what the bytes are, and we take them for UTF-8 if they can be.
- * In any other encoding but UTF8 there must be a transaction to look the
- * conversion up.
+ * Outside of a transaction the client encoding must be UTF8.
  */
 char *
 pm_to_utf8(const char *text)
@@ -461,6 +461,13 @@ pm_to_utf8(const char *text)
 	/* Most text is ASCII, which every encoding of a database holds as it is. */
 	if (pg_is_ascii(text))
 		return unconstify(char *, text);
+
+	/*
+	 * Without a transaction nothing can be looked up, but the worker keeps the
+	 * conversion to its client encoding, UTF8, ready.
+	 */
+	if (!IsTransactionState())
+		return pg_server_to_any(text, (int) len, PG_UTF8);
 
 	proc = FindDefaultConversionProc(encoding, PG_UTF8);
 	if (!OidIsValid(proc))

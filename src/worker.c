@@ -91,6 +91,18 @@ pin_settings(void)
 		SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+/*
+ * Request bodies are made outside of transactions, where no conversion can be
+ * looked up; that of the client encoding is kept ready.
+ */
+static void
+cache_conversion(void)
+{
+	StartTransactionCommand();
+	SetConfigOption("client_encoding", "UTF8", PGC_USERSET, PGC_S_OVERRIDE);
+	CommitTransactionCommand();
+}
+
 /* Tell the launcher, and whoever waits, that this worker is gone. */
 static void
 detach(int code, Datum arg)
@@ -179,6 +191,7 @@ postmark_worker_main(Datum arg)
 	attach(DatumGetInt32(arg));
 	BackgroundWorkerInitializeConnectionByOid(slot->database, InvalidOid, 0);
 	pin_settings();
+	cache_conversion();
 	if (!extension_present(&extension))
 		leave(PM_EXIT_NO_EXTENSION);
 

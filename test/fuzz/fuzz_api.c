@@ -42,6 +42,9 @@ check_verdict(const PmVerdict *verdict, const PmHttpResult *result)
 		FUZZ_REQUIRE(verdict->text != NULL);
 		fuzz_require_shown(verdict->text);
 	}
+	FUZZ_REQUIRE(fuzz_valid_text(pm_api_detail(verdict)));
+	(void) pm_api_hint(verdict);
+
 	if (result->phase == PM_HTTP_MAYBE_SENT)
 		FUZZ_REQUIRE(verdict->outcome != PM_REFUSED);
 

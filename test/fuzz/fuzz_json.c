@@ -6,8 +6,9 @@
  * An input is a letter for the encoding, then the text.
  *
  * Cleaning must not change what is JSON: PostgreSQL's parser, let loose on the
- * text as it came, has to accept and refuse the same.  A tree that is written
- * out and read again has to be the same tree.
+ * text as it came, has to accept and refuse the same, and where nothing was to
+ * be cleaned to read the same.  A tree that is written out and read again has
+ * to be the same tree.
  *
  * test/fuzz/fuzz_json.c
  *
@@ -39,7 +40,10 @@ nesting_end(void *state)
 	((Nesting *) state)->now--;
 }
 
-/* What pm_json_parse() should think of it.  No escape is looked into. */
+/*
+ * What pm_json_parse() should think of it.  The parser does not look into the
+ * escapes here, and takes a backslash and a NUL for one.
+ */
 static bool
 is_json(const char *text, size_t len)
 {
@@ -47,6 +51,8 @@ is_json(const char *text, size_t len)
 	JsonSemAction actions = {0};
 	JsonLexContext *lex;
 
+	if (memchr(text, '\0', len) != NULL)
+		return false;
 	if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
 	{
 		text += 3;
@@ -60,6 +66,61 @@ is_json(const char *text, size_t len)
 
 	return pg_parse_json(lex, &actions) == JSON_SUCCESS &&
 		nesting.deepest <= PM_JSON_MAX_DEPTH;
+}
+
+static void
+collect_name(void *state, char *name, bool isnull)
+{
+	appendStringInfo(state, "%s\n", name);
+}
+
+static void
+collect_scalar(void *state, char *token, JsonTokenType type)
+{
+	if (type != JSON_TOKEN_NULL)
+		appendStringInfo(state, "%s\n", token);
+}
+
+static void
+collect(StringInfo out, const PmJson *value)
+{
+	const PmJson *child;
+
+	if (value->name != NULL)
+		appendStringInfo(out, "%s\n", value->name);
+	if (value->text != NULL)
+		appendStringInfo(out, "%s\n", value->text);
+	for (child = value->first; child != NULL; child = child->next)
+		collect(out, child);
+}
+
+/*
+ * In a UTF8 database valid text without the escapes that nobody can represent
+ * needs no cleaning.  All that is in the tree must then be what PostgreSQL's
+ * parser reads.
+ */
+static void
+require_same_text(const char *text, size_t len, const PmJson *json)
+{
+	JsonSemAction actions = {0};
+	StringInfoData expected;
+	StringInfoData found;
+
+	if (pg_encoding_verifymbstr(PG_UTF8, text, (int) len) != (int) len)
+		return;
+
+	initStringInfo(&expected);
+	actions.semstate = &expected;
+	actions.object_field_start = collect_name;
+	actions.scalar = collect_scalar;
+	if (pg_parse_json(makeJsonLexContextCstringLen(unconstify(char *, text),
+												   (int) len, PG_UTF8, true),
+					  &actions) != JSON_SUCCESS)
+		return;
+
+	initStringInfo(&found);
+	collect(&found, json);
+	FUZZ_REQUIRE(strcmp(expected.data, found.data) == 0);
 }
 
 static void
@@ -187,6 +248,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	FUZZ_REQUIRE((json != NULL) == is_json(text, size));
 	if (json == NULL)
 		return 0;
+	if (GetDatabaseEncoding() == PG_UTF8)
+		require_same_text(text, size, json);
 
 	initStringInfo(&first);
 	write_value(&first, json, 0);

@@ -19,6 +19,9 @@
 static const char letters_digits[] =
 "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
+static const char letters_digits_alias[] =
+"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+
 /* Are all parts between dots there, and made of these characters only? */
 static bool
 is_dotted(const char *text, const char *others)
@@ -118,12 +121,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 	}
 
-	if (pm_valid_connector_name(text))
-		FUZZ_REQUIRE(text[0] != '\0' && strlen(text) <= 63 &&
-					 strpbrk(text, "./") == NULL);
-	if (pm_valid_template_alias(text))
-		FUZZ_REQUIRE(text[0] != '\0' && strlen(text) <= 255 &&
-					 is_dotted("x", "") && strpbrk(text, "/?#%& ") == NULL);
+	/* They become a file's name, and a part of a URL. */
+	FUZZ_REQUIRE(pm_valid_connector_name(text) ==
+				 (text[0] != '\0' && strlen(text) <= 63 &&
+				  strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789_-") ==
+				  strlen(text)));
+	FUZZ_REQUIRE(pm_valid_template_alias(text) ==
+				 (text[0] != '\0' && strlen(text) <= 255 &&
+				  strcspn(text, letters_digits) == 0 &&
+				  strchr("0123456789", text[0]) == NULL &&
+				  strspn(text, letters_digits_alias) == strlen(text)));
 
 	return 0;
 }

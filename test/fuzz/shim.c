@@ -11,8 +11,8 @@
  * parser returns an error where the server's would raise one, and the targets
  * require that it does neither.
  *
- * Each palloc() is a malloc(), so that the address sanitizer sees each; all
- * are freed when the next input begins, as a memory context would.
+ * Each palloc() is a malloc(), and deleting a memory context frees each, so
+ * that the address sanitizer sees what is used after its time.
  *
  * test/fuzz/shim.c
  *
@@ -22,6 +22,7 @@
 
 #include "mb/pg_wchar.h"
 #include "text.h"
+#include "utils/memutils.h"
 
 /* In front of each piece of memory.  As malloc, it must keep the alignment. */
 typedef struct Chunk
@@ -30,8 +31,25 @@ typedef struct Chunk
 	struct Chunk *previous;
 } Chunk;
 
-static Chunk chunks = {&chunks, &chunks};
+/* A memory context: PostgreSQL's struct is only there for its address. */
+typedef struct Context
+{
+	MemoryContextData header;
+	Chunk		chunks;			/* head of a ring */
+} Context;
+
+static Context top = {.chunks = {&top.chunks, &top.chunks}};
+static int	ncontexts = 0;		/* besides top */
 static int	database_encoding = PG_UTF8;
+
+MemoryContext CurrentMemoryContext = &top.header;
+
+static void
+free_chunks(Context *context)
+{
+	while (context->chunks.next != &context->chunks)
+		pfree(context->chunks.next + 1);
+}
 
 /*
  * Begin with a new input: forget the last one's memory.  encoding is that of
@@ -40,8 +58,10 @@ static int	database_encoding = PG_UTF8;
 void
 fuzz_begin(char encoding)
 {
-	while (chunks.next != &chunks)
-		pfree(chunks.next + 1);
+	/* What a reader makes for itself it takes away, and it comes back. */
+	FUZZ_REQUIRE(ncontexts == 0);
+	FUZZ_REQUIRE(CurrentMemoryContext == &top.header);
+	free_chunks(&top);
 
 	switch (encoding)
 	{
@@ -122,14 +142,15 @@ fuzz_require_shown(const char *text)
 void *
 palloc(Size size)
 {
+	Chunk	   *head = &((Context *) CurrentMemoryContext)->chunks;
 	Chunk	   *chunk = malloc(sizeof(Chunk) + size);
 
 	if (chunk == NULL)
 		abort();
-	chunk->next = chunks.next;
-	chunk->previous = &chunks;
+	chunk->next = head->next;
+	chunk->previous = head;
 	chunk->next->previous = chunk;
-	chunks.next = chunk;
+	head->next = chunk;
 
 	return chunk + 1;
 }
@@ -173,6 +194,30 @@ char *
 pstrdup(const char *in)
 {
 	return pnstrdup(in, strlen(in));
+}
+
+MemoryContext
+AllocSetContextCreateInternal(MemoryContext parent, const char *name,
+							  Size minContextSize, Size initBlockSize,
+							  Size maxBlockSize)
+{
+	Context    *context = calloc(1, sizeof(Context));
+
+	if (context == NULL)
+		abort();
+	context->chunks.next = context->chunks.previous = &context->chunks;
+	ncontexts++;
+
+	return &context->header;
+}
+
+void
+MemoryContextDelete(MemoryContext context)
+{
+	FUZZ_REQUIRE(context != CurrentMemoryContext);
+	free_chunks((Context *) context);
+	free(context);
+	ncontexts--;
 }
 
 /*

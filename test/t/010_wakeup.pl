@@ -196,14 +196,13 @@ ok( PostmarkCluster::until_true(
 		sub { @{ recipients(qr/^async/) } == 1 }, 10),
 	'an asynchronous commit wakes the worker');
 
-my $due = $node->sql(<<'SQL');
-SELECT extract(epoch FROM due_at) FROM postmark_messages
-WHERE id = postmark_enqueue('later@t.example', 'Register', '000000',
+$node->sql(<<'SQL');
+SELECT postmark_enqueue('later@t.example', 'Register', '000000',
 	send_after => clock_timestamp() + interval '1 s')
 SQL
-$due = $node->sql(<<'SQL') if $due eq '';
-SELECT extract(epoch FROM due_at) FROM postmark_messages WHERE email = 'later@t.example'
-SQL
+my $due = $node->sql(
+	"SELECT extract(epoch FROM due_at) FROM postmark_messages WHERE email = 'later\@t.example'"
+);
 ok( PostmarkCluster::until_true(
 		sub { @{ recipients(qr/^later/) } == 1 }, 10),
 	'a message with send_after is sent');
@@ -389,7 +388,8 @@ ok( PostmarkCluster::until_true(
 
 ok($node->wait_finished, 'the queue is empty in the end');
 is($sandbox->counts->{duplicates}, 0, 'nothing was sent twice');
-$node->accounted('what applications committed arrived once');
+$node->accounted('what applications committed arrived once',
+	only => qr/^(early|between|bulk-mail|urgent|paused)/);
 
 $node->stop;
 done_testing();

@@ -357,7 +357,8 @@ and what the sandbox accepted.  It compares all three and finds
 
 Options: B<databases>, an array (C<['postgres']>), whose messages must have
 different recipients; B<sandbox>; B<finished>: true (the default) finds
-unfinished messages wrong as well.
+unfinished messages wrong as well; B<only>, a pattern: other recipients do not
+count, for messages that are not in C<app_messages>.
 
 =cut
 
@@ -367,6 +368,7 @@ sub problems
 	my $databases = delete $opts{databases} // ['postgres'];
 	my $sandbox = delete $opts{sandbox} // $self->sandbox;
 	my $finished = delete $opts{finished} // 1;
+	my $only = delete $opts{only} // qr/./;
 	croak "unknown option: " . join(', ', sort keys %opts) if %opts;
 
 	# "id recipient" is a message: ids begin anew in every database.
@@ -374,6 +376,7 @@ sub problems
 	foreach my $id ($sandbox->ids)
 	{
 		my ($postmark_id, $recipient, $count) = @$id;
+		next unless $recipient =~ $only;
 		my ($number) = ($postmark_id // '') =~ /^(\d+)-\d+$/;
 		$accepted{ ($number // '?') . " $recipient" } += $count;
 	}
@@ -389,6 +392,7 @@ FROM app_messages a
 		foreach my $row (split /\n/, $rows)
 		{
 			my ($id, $email, $status) = split /\|/, $row;
+			next unless $email =~ $only;
 			my $count = $accepted{"$id $email"} // 0;
 			my $sent = $status =~ /^(sent|delivered|bounced|complained)$/;
 
