@@ -86,10 +86,12 @@ SELECT postmark_wait(:id), postmark_wait(:gil), postmark_wait(:gus);
 --
 -- Expired
 --
-SELECT postmark_pause() \g /dev/null
+SELECT postmark_pause();
 SELECT postmark_enqueue('hal@example.com', 'Register', '493021', expires_in => '1 ms') AS id \gset
+SELECT postmark_wait(:id, '50 ms') IS NOT NULL;
 SELECT postmark_resume();
 SELECT postmark_wait(:id);
+SELECT test.sandbox('GET', 'messages?recipient=hal@example.com') -> 'total';
 SELECT status, message_id, code, payload FROM postmark_history WHERE id = :id;
 SELECT postmark_requeue(:id);
 
@@ -185,7 +187,7 @@ SELECT postmark_set_token('sandbox-token');
 SELECT postmark_wait(:id);
 SELECT state, detail, hint FROM postmark_status;
 -- without a token
-SELECT postmark_pause() \g /dev/null
+SELECT postmark_pause();
 DELETE FROM postmark_secrets;
 SELECT postmark_enqueue('pia@example.com', 'Register', '493021') AS id \gset
 SELECT postmark_resume();
@@ -195,12 +197,13 @@ SELECT postmark_set_token('sandbox-token');
 SELECT postmark_wait(:id);
 
 --
--- Priorities, and a large number
+-- A large number
 --
 SELECT count(postmark_enqueue(format('q%s@example.com', i), 'Register', '493021')) FROM generate_series(1, 3000) i;
 SELECT postmark_flush();
 SELECT status, count(*), count(DISTINCT message_id) FROM postmark_messages WHERE email ~ '^q\d' GROUP BY 1;
 SELECT test.sandbox('GET', 'counts') -> 'duplicates', test.sandbox('GET', 'counts') -> 'without_postmark_id';
 SELECT (SELECT count(*) FROM postmark_queue), (SELECT count(*) FROM postmark_intents),
-	(SELECT count(*) FROM postmark_history WHERE code IS NOT NULL OR payload IS NOT NULL);
-SELECT connector, state, detail, hint, queued, deferred, in_flight, oldest_age, sent_last_hour > 3000 AS sent, failed_last_hour, worker_pid IS NOT NULL AS worker_pid FROM postmark_status;
+	(SELECT count(*) FROM postmark_history WHERE (code IS NOT NULL OR payload IS NOT NULL) AND status <> 'failed');
+SELECT connector, state, detail, hint, queued, deferred, in_flight, oldest_age > '0' AS has_age, sent_last_hour > 3000 AS sent, failed_last_hour, worker_pid IS NOT NULL AS worker_pid FROM postmark_status;
+SELECT test.sandbox('POST', 'reset') \g /dev/null

@@ -24,7 +24,8 @@
 
 /*
  * While a function that takes a code, a payload or a token runs, no error of
- * anybody's may print the statement: it holds the secret as a literal.  Call
+ * anybody's may write the statement to the log: it holds the secret as a
+ * literal.  (CONTEXT is left out of the log as well, see errors.c.)  Call
  * PM_HIDE_STATEMENT() right after the declarations, and PM_SHOW_STATEMENT()
  * before every return.
  */

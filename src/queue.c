@@ -427,7 +427,7 @@ read_messages(PmBatch *batch, PmStatement *query, Datum *values, int limit,
 			want = Min(limit - nread,
 					   Max((max_size - size) / Max(size / nread, 1), 1));
 		SPI_cursor_fetch(portal, true, want);
-		for (i = 0; i < SPI_processed; i++)
+		for (i = 0; i < SPI_processed && size < max_size; i++)
 		{
 			PmMessage  *message = &batch->messages[batch->nmessages++];
 
@@ -436,7 +436,7 @@ read_messages(PmBatch *batch, PmStatement *query, Datum *values, int limit,
 			size += message->size;
 			nread++;
 		}
-		exhausted = (SPI_processed < want);
+		exhausted = (SPI_processed < want && i == SPI_processed);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_cursor_close(portal);

@@ -22,6 +22,9 @@
 #include "api.h"
 #include "text.h"
 
+/* Masked wherever an answer repeats it; the first inputs have it. */
+#define SECRET "inactive"
+
 /* More than any batch of ours here */
 #define MAX_MESSAGES 9
 
@@ -41,6 +44,15 @@ check_verdict(const PmVerdict *verdict, const PmHttpResult *result)
 	{
 		FUZZ_REQUIRE(verdict->text != NULL);
 		fuzz_require_shown(verdict->text);
+	}
+	if (verdict->text != NULL)
+	{
+		char	   *masked = pstrdup(verdict->text);
+
+		pm_api_mask(masked, SECRET);
+		FUZZ_REQUIRE(strstr(masked, SECRET) == NULL);
+		FUZZ_REQUIRE(fuzz_valid_text(masked));
+		FUZZ_REQUIRE(strlen(masked) <= strlen(verdict->text));
 	}
 	FUZZ_REQUIRE(fuzz_valid_text(pm_api_detail(verdict)));
 	(void) pm_api_hint(verdict);

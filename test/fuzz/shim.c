@@ -235,6 +235,24 @@ pg_verify_mbstr(int encoding, const char *mbstr, int len, bool noError)
 	return pg_encoding_verifymbstr(encoding, mbstr, len) == len;
 }
 
+int
+pg_mblen(const char *mbstr)
+{
+	return pg_encoding_mblen(database_encoding, mbstr);
+}
+
+int
+pg_mbcliplen(const char *mbstr, int len, int limit)
+{
+	int			clipped = 0;
+
+	while (clipped < len && mbstr[clipped] != '\0' &&
+		   clipped + pg_mblen(mbstr + clipped) <= limit)
+		clipped += pg_mblen(mbstr + clipped);
+
+	return clipped;
+}
+
 /*
  * Errors: there must be none.
  */

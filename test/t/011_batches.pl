@@ -2,7 +2,6 @@
 
 use strict;
 use warnings FATAL => 'all';
-use utf8;
 
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
@@ -11,9 +10,6 @@ use Test::More;
 
 use PostmarkSandbox;
 use PostmarkCluster;
-
-binmode(Test::More->builder->$_, ':encoding(UTF-8)')
-  foreach qw(output failure_output todo_output);
 
 my $sandbox = PostmarkSandbox->new();
 my $node = PostmarkCluster->new('main', sandbox => $sandbox);

@@ -47,6 +47,18 @@ ok($node->wait_worker, 'there is a worker');
 # One log position for all: the last assertion looks at everything anew.
 my $whole = PostmarkExtra::log_position($node);
 
+# A test that a text has no secret; of a long one only what was found is shown.
+sub no_secret
+{
+	my ($text, $name) = @_;
+	my @found = $text =~ /(.{0,80}geheim.{0,40})/gi;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is(scalar(@found), 0, $name);
+	diag("has: $found[0]") if @found;
+	return;
+}
+
 # A statement that fails with a SQLSTATE, and what the log then has of it
 sub fails
 {
@@ -62,7 +74,7 @@ sub fails
 	my $log = PostmarkExtra::log_since($node, $position);
 	like($log, qr/ERROR:  \w*:? *\Q$error->{message}\E/,
 		"$name: the error is in the log");
-	unlike($log, $SECRET, "$name: the log has no secret");
+	no_secret($log, "$name: the log has no secret");
 	return $error;
 }
 
@@ -146,8 +158,7 @@ is( $node->sql(
 		"SELECT pg_terminate_backend($pid, 5000)"), 't',
 	'a waiting session is terminated');
 $session->finish;
-unlike(PostmarkExtra::log_since($node, $position),
-	$SECRET, 'after which the log has no secret');
+no_secret(PostmarkExtra::log_since($node, $position), 'after which the log has no secret');
 $sandbox->clear_rules;
 
 # Parameters of the extended protocol are logged by default settings, too
@@ -167,8 +178,7 @@ $position = PostmarkExtra::log_position($node);
 	like($err, qr/invalid recipient/,
 		'a parameter of the extended protocol is used');
 }
-unlike(PostmarkExtra::log_since($node, $position),
-	$SECRET, 'and not logged with the error');
+no_secret(PostmarkExtra::log_since($node, $position), 'and not logged with the error');
 
 #
 # Queueing
@@ -239,9 +249,8 @@ foreach my $case (
 	my $log = PostmarkExtra::log_since($node, $at);
 	my $client = "$error->{message} $error->{detail} $error->{hint}";
 	s/geheimKey//g foreach $log, $client;
-	unlike($client, $SECRET,
-		"postmark_configure, $name: the error shows no secret");
-	unlike($log, $SECRET, "postmark_configure, $name: the log has no secret");
+	no_secret($client, "postmark_configure, $name: the error shows no secret");
+	no_secret($log, "postmark_configure, $name: the log has no secret");
 	$whole = PostmarkExtra::log_position($node) if $named;
 }
 fails('postmark_configure, templates missing',
@@ -310,7 +319,7 @@ like(
 	$node->sql("SELECT last_error FROM postmark_messages WHERE id = $id"),
 	qr/Refused \*\*\* with token \*\*\*/,
 	'the reason is shown, what it repeats is masked');
-unlike(shown(), $SECRET, 'no view shows a secret');
+no_secret(shown(), 'no view shows a secret');
 $sandbox->clear_rules;
 
 my $blocked = $sandbox->rule(
@@ -318,7 +327,7 @@ my $blocked = $sandbox->rule(
 	action => { status => 401, error_code => 10, message => $ECHO });
 $id = enqueue('blocked@example.com');
 ok($node->wait_state('blocked'), 'a bad token blocks the connector');
-unlike(shown(), $SECRET, 'what blocks it is shown without the secret');
+no_secret(shown(), 'what blocks it is shown without the secret');
 unlike(
 	$node->sql(
 		"SELECT string_agg(to_jsonb(a)::text, ' ') FROM pg_stat_activity a WHERE backend_type ~ 'postmark'"
@@ -347,9 +356,9 @@ foreach my $case (
 	ok( $sandbox->wait_requests(
 			$requests + 1, path => '/email/batchWithTemplates'),
 		"the worker meets $name");
-	unlike(shown(), $SECRET, "$name: no view shows a secret");
+	no_secret(shown(), "$name: no view shows a secret");
 	ok($node->wait_finished, "$name: and goes on");
-	unlike(shown(), $SECRET, "$name: nor afterwards");
+	no_secret(shown(), "$name: nor afterwards");
 	$sandbox->clear_rules;
 }
 
@@ -362,7 +371,7 @@ $id = enqueue('never@example.com', ", expires_in => '1 hour'");
 ok( PostmarkExtra::wait_for_log($node, $refusing, qr/postmark_connector could not|violates check/),
 	'an error of the worker is in the log');
 my $worker_log = PostmarkExtra::log_since($node, $refusing);
-unlike($worker_log, $SECRET, 'without a secret');
+no_secret($worker_log, 'without a secret');
 $node->sql('ALTER TABLE postmark_history DROP CONSTRAINT never');
 ok($node->wait_finished, 'it goes on when the constraint is gone');
 is(scalar(() = $sandbox->messages(recipient => 'never@example.com')),
@@ -377,8 +386,7 @@ is( $node->sql(
 is($node->sql('SELECT count(*) FROM postmark_queue'),
 	0, 'its row in the queue, too');
 
-unlike(PostmarkExtra::log_since($node, $whole),
-	$SECRET, 'all in all the log has no secret');
+no_secret(PostmarkExtra::log_since($node, $whole), 'all in all the log has no secret');
 unlike(slurp_file('/proc/' . $node->worker_pid . '/cmdline'),
 	$SECRET, 'nor the command line of the worker');
 
