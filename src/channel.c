@@ -304,6 +304,18 @@ pm_channel_spend(PmChannel *channel)
 	channel->allowance -= 1.0;
 }
 
+/* Postmark may repeat the token that it was sent: it must not be shown. */
+void
+pm_channel_mask(PmChannel *channel, char *text)
+{
+	char	   *token = pm_channel_token(channel);
+
+	if (token == NULL)
+		return;
+	pm_api_mask(text, token);
+	pfree(token);
+}
+
 static void
 say_trouble(PmChannel *channel, const PmVerdict *verdict)
 {
@@ -315,6 +327,7 @@ say_trouble(PmChannel *channel, const PmVerdict *verdict)
 	{
 		char	   *detail = pm_api_detail(verdict);
 
+		pm_channel_mask(channel, detail);
 		channel->trouble = keep_text(detail ? detail : "no answer");
 		channel->trouble_hint = keep_text(hint);
 	}

@@ -83,6 +83,7 @@ extern void pm_channels_wake(const PmWakeup *wakeup);
 extern void pm_channels_reopen(void);
 
 extern char *pm_channel_token(PmChannel *channel);
+extern void pm_channel_mask(PmChannel *channel, char *text);
 extern bool pm_channel_flows(PmChannel *channel);
 extern bool pm_channel_ready(PmChannel *channel, TimestampTz now);
 extern void pm_channel_spend(PmChannel *channel);

@@ -107,6 +107,7 @@ extern const PmTemplate *pm_require_template(const PmConnector *connector,
 extern const PmConnector *pm_connector(const char *name, bool missing_ok);
 extern const PmConnector *pm_connector_by_number(int number);
 extern const PmConnector *pm_connectors(int index);
+extern void pm_config_forget(void);
 extern void pm_config_pin(void);
 extern uint64 pm_config_generation(void);
 extern char *pm_connector_token(const PmConnector *connector, bool missing_ok);

@@ -454,6 +454,20 @@ pm_connectors(int index)
 }
 
 /*
+ * pm_config_forget
+ *		Read the settings anew at the next use.
+ *
+ * For the worker, which a commit wakes before its invalidation messages are
+ * sent: at that moment the new settings can be seen, but nothing says yet that
+ * the old ones are stale.
+ */
+void
+pm_config_forget(void)
+{
+	invalidations++;
+}
+
+/*
  * Keep all connectors as they were read last, until this is called again: for
  * a process that works with them across transactions.  Reads nothing anew.
  */

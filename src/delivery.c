@@ -92,6 +92,7 @@ load_body(void *arg)
 {
 	Oid			database;
 
+	pm_config_forget();
 	pm_channels_load();
 	pm_instance_read(&database, &stored_timeline);
 	copied = (database != MyDatabaseId);
@@ -793,7 +794,7 @@ sweep_body(void *arg)
 
 			if (!m->locked || pm_in_flight(m->id))
 				continue;
-			pm_message_finish(m, "expired", NULL);
+			pm_message_finish(m, "expired", m->last_error);
 			batch->messages[kept++] = *m;
 		}
 		batch->nmessages = kept;

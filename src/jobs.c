@@ -300,10 +300,11 @@ pm_job_start(PmJob *job)
 
 /* Postmark may repeat what it was sent: no code must be shown anywhere. */
 static void
-mask_verdict(PmVerdict *verdict, const PmMessage *m)
+mask_verdict(PmJob *job, PmVerdict *verdict, const PmMessage *m)
 {
 	if (verdict->text == NULL)
 		return;
+	pm_channel_mask(job->channel, verdict->text);
 	pm_api_mask(verdict->text, m->code);
 	pm_api_mask_payload(verdict->text, m->payload);
 }
@@ -323,8 +324,8 @@ apply_verdict(PmJob *job, PmMessage *m, const PmVerdict *verdict)
 		case PM_ACCEPTED:
 			m->attempts++;
 			m->message_id = verdict->message_id;
-			pm_message_finish(m, "sent", NULL);
 			m->last_error = NULL;
+			pm_message_finish(m, "sent", NULL);
 			break;
 		case PM_SUPPRESSED:
 			m->attempts++;
@@ -379,14 +380,14 @@ pm_job_sent(PmJob *job)
 		pm_channel_succeeded(job->channel);
 		for (i = 0; i < batch->nmessages; i++)
 		{
-			mask_verdict(&items[i], &batch->messages[i]);
+			mask_verdict(job, &items[i], &batch->messages[i]);
 			apply_verdict(job, &batch->messages[i], &items[i]);
 		}
 	}
 	else
 	{
 		for (i = 0; i < batch->nmessages; i++)
-			mask_verdict(&whole, &batch->messages[i]);
+			mask_verdict(job, &whole, &batch->messages[i]);
 		switch (whole.outcome)
 		{
 			case PM_MISCONFIGURED:

@@ -41,22 +41,26 @@
 	"ctid, id, created_at, expires_at, email, usage_type, code, payload, locale, connector"
 
 static PmStatement read_queue = {
-	"SELECT " MESSAGE_COLUMNS ", created_at, 0 FROM @.postmark_queue"
+	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
+	" NULL::integer, NULL::text FROM @.postmark_queue"
 	" WHERE lane = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4",
 	4, {INT4OID, INT8OID, INT8OID, INT8OID}
 };
 static PmStatement read_deferred = {
-	"SELECT " MESSAGE_COLUMNS ", due_at, attempts FROM @.postmark_deferred"
+	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
+	" error_code, last_error FROM @.postmark_deferred"
 	" WHERE lane = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3",
 	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
 };
 static PmStatement read_queue_ids = {
-	"SELECT " MESSAGE_COLUMNS ", created_at, 0 FROM @.postmark_queue"
+	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
+	" NULL::integer, NULL::text FROM @.postmark_queue"
 	" WHERE lane = $1 AND id = ANY ($2)",
 	2, {INT4OID, INT8ARRAYOID}
 };
 static PmStatement read_deferred_ids = {
-	"SELECT " MESSAGE_COLUMNS ", due_at, attempts FROM @.postmark_deferred"
+	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
+	" error_code, last_error FROM @.postmark_deferred"
 	" WHERE lane = $1 AND id = ANY ($2)",
 	2, {INT4OID, INT8ARRAYOID}
 };
@@ -86,12 +90,14 @@ static PmStatement deferred_due = {
 	2, {INT4OID, TIMESTAMPTZOID}
 };
 static PmStatement expired_queue = {
-	"SELECT " MESSAGE_COLUMNS ", created_at, 0 FROM @.postmark_queue"
+	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
+	" NULL::integer, NULL::text FROM @.postmark_queue"
 	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
 	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
 };
 static PmStatement expired_deferred = {
-	"SELECT " MESSAGE_COLUMNS ", due_at, attempts FROM @.postmark_deferred"
+	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
+	" error_code, last_error FROM @.postmark_deferred"
 	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
 	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
 };
@@ -344,7 +350,10 @@ time_column(HeapTuple tuple, TupleDesc desc, int column)
 	return DatumGetTimestampTz(SPI_getbinval(tuple, desc, column, &isnull));
 }
 
-/* Copy a row of MESSAGE_COLUMNS, due_at, attempts into a message. */
+/*
+ * Copy a row of MESSAGE_COLUMNS, due_at, attempts, error_code and last_error
+ * into a message.
+ */
 static void
 read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
 			 TupleDesc desc)
@@ -372,8 +381,10 @@ read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
 	message->connector = text_column(tuple, desc, 10);
 	message->due_at = time_column(tuple, desc, 11);
 	message->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 12, &isnull));
+	value = SPI_getbinval(tuple, desc, 13, &isnull);
+	message->error_code = isnull ? -1 : DatumGetInt32(value);
+	message->last_error = text_column(tuple, desc, 14);
 	message->size += strlen(message->email) + 300;
-	message->error_code = -1;
 	MemoryContextSwitchTo(old);
 }
 

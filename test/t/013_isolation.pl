@@ -110,13 +110,12 @@ default_sends('503');
 $sandbox->clear_rules($rule);
 ok($node->wait_finished, 'after 503 it goes on');
 
-# All of its requests hang
+# All of its requests hang, and are not accepted in the end
 $rule = $sandbox->rule(
 	token => 'second-token',
 	path => '/email*',
 	times => 8,
-	action => { latency => 30 });
-my $sending = batches();
+	action => { latency => 30, status => 500 });
 $node->enqueue(4000, prefix => 'hangs', connector => 'second');
 ok($sandbox->wait_for(in_flight => 8), 'eight requests of a connector hang');
 default_sends('time-outs');
