@@ -377,28 +377,28 @@ DECLARE
 BEGIN
 	FOR object IN
 		SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s',
-				CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+				CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
 				c.oid::pg_catalog.regclass,
-				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS command
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS command
 		FROM pg_catalog.pg_class c
-			JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-				AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e'
-				AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
-			JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'postmark_connector'
+			JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+				AND d.objid OPERATOR(pg_catalog.=) c.oid AND d.objsubid OPERATOR(pg_catalog.=) 0 AND d.deptype OPERATOR(pg_catalog.=) 'e'
+				AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid
+			JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid AND e.extname OPERATOR(pg_catalog.=) 'postmark_connector'
 			CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
-		WHERE c.relkind IN ('r', 'v', 'S') AND a.grantee <> c.relowner
+		WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v,S}'::pg_catalog."char"[]) AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
 		UNION
 		SELECT pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s',
 				p.oid::pg_catalog.regprocedure,
-				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
 		FROM pg_catalog.pg_proc p
-			JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-				AND d.objid = p.oid AND d.deptype = 'e'
-				AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
-			JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'postmark_connector'
+			JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+				AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
+				AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid
+			JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid AND e.extname OPERATOR(pg_catalog.=) 'postmark_connector'
 			CROSS JOIN LATERAL pg_catalog.aclexplode(
 				coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
-		WHERE a.grantee <> p.proowner
+		WHERE a.grantee OPERATOR(pg_catalog.<>) p.proowner
 	LOOP
 		EXECUTE object.command;
 	END LOOP;

@@ -106,6 +106,8 @@ settle_page(void *arg)
 				continue;
 			m->message_id = page->found[j].message_id;
 			m->attempts++;
+			m->error_code = -1;
+			m->last_error = NULL;
 			pm_message_finish(m, "sent", NULL);
 			batch->messages[kept++] = *m;
 		}

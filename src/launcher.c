@@ -65,6 +65,7 @@ typedef struct Database
 	Oid			oid;			/* hash key */
 	bool		listed;			/* was there at the last look */
 	bool		wanted;			/* is to be looked at, or to have a worker */
+	bool		changed;		/* the same, once the present worker ended */
 	PmSlot	   *slot;			/* NULL: has no worker */
 	BackgroundWorkerHandle *handle;
 	TimestampTz started_at;
@@ -161,6 +162,7 @@ take_probes(void)
 		Database   *db = database_entry(probes[i]);
 
 		db->wanted = true;
+		db->changed = true;
 		db->start_at = 0;
 	}
 }
@@ -181,7 +183,9 @@ worker_ended(Database *db, TimestampTz now)
 	switch (reason)
 	{
 		case PM_EXIT_NO_EXTENSION:
-			db->wanted = false;
+
+			/* It may have been created again after the worker looked */
+			db->wanted = db->changed;
 			db->failures = 0;
 			break;
 		case PM_EXIT_STOPPED:
@@ -228,6 +232,7 @@ start_worker(Database *db, TimestampTz now)
 		started = RegisterDynamicBackgroundWorker(&worker, &db->handle);
 		if (started)
 		{
+			db->changed = false;
 			db->slot = slot;
 			db->started_at = now;
 		}

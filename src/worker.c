@@ -166,7 +166,7 @@ take_wakeup(Oid *extension)
 	if (!pm_slot_collect(slot, &wakeup))
 		return;
 	if ((wakeup.reasons & PM_WAKE_CATALOG) && !extension_present(extension))
-		leave(PM_EXIT_NO_EXTENSION);
+		leave(PM_EXIT_NO_EXTENSION);	/* or another one, see launcher.c */
 	if (wakeup.reasons & (PM_WAKE_SETTINGS | PM_WAKE_RESUME))
 		pm_delivery_reload();
 	if (wakeup.reasons & PM_WAKE_RESCAN)

@@ -176,7 +176,7 @@ foreach my $round (1 .. 3 * PostmarkCluster::load())
 {
 	my $way = $modes[ int rand @modes ];
 	my $n = 500 + int rand 1500;
-	my $delay = rand 0.8;
+	my $delay = rand 0.5;
 	diag("round $round: $way after " . sprintf('%.3f', $delay) . " s of $n")
 	  if PostmarkCluster::load() > 1;
 
@@ -184,7 +184,7 @@ foreach my $round (1 .. 3 * PostmarkCluster::load())
 	foreach my $session (1 .. 2)
 	{
 		my @statements;
-		foreach my $i (1 .. 30)
+		foreach my $i (1 .. 200)
 		{
 			push @statements, 'BEGIN',
 			  PostmarkCluster::enqueue_sql(
@@ -195,6 +195,12 @@ foreach my $round (1 .. 3 * PostmarkCluster::load())
 		push @sessions, $node->later('postgres', @statements);
 	}
 	fill($n);
+	PostmarkCluster::until_true(
+		sub {
+			$node->sql(
+				"SELECT count(*) > 0 FROM app_messages WHERE email LIKE 'r$round-%'"
+			) eq 't';
+		});
 	usleep($delay * 1e6);
 	$ways{$way}->();
 	$_->finish foreach @sessions;

@@ -176,11 +176,10 @@ ok($node->wait_finished, 'worker = on starts one, which sends');
 # history_retention
 is( $node->sql('SELECT count(*) > 0 FROM postmark_history'),
 	't', 'there is history');
-reload_with("history_retention = '1 min'");
 $node->sql(
 	q(UPDATE postmark_history SET finished_at = finished_at - interval '2 min' WHERE email LIKE 'sized%')
 );
-$node->sql(q(SELECT postmark_enqueue('purge@t.example', 'Register', '000000')));
+reload_with("history_retention = '1 min'");
 ok( $node->poll_query_until(
 		'postgres',
 		q(SELECT count(*) = 0 FROM postmark_history WHERE email LIKE 'sized%')

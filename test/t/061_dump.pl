@@ -75,7 +75,7 @@ SQL
 foreach my $format ('plain', 'custom')
 {
 	my $file = "$dir/dump.$format";
-	$node->command_ok(
+	command_ok(
 		[
 			'pg_dump', '-d', $node->connstr('postgres'), "--format=$format",
 			'--compress=0', '-f', $file
@@ -89,7 +89,7 @@ foreach my $format ('plain', 'custom')
 
 	my $restored = "restored_$format";
 	$node->sql("CREATE DATABASE $restored TEMPLATE template0");
-	$node->command_ok(
+	command_ok(
 		$format eq 'plain'
 		? [
 			'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d',

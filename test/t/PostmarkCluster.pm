@@ -42,6 +42,8 @@ use warnings FATAL => 'all';
 use parent -norequire, 'PostgreSQL::Test::Cluster';
 
 use Carp;
+use File::Temp;
+use IPC::Run;
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -491,17 +493,23 @@ sub later
 {
 	my ($self, $database, @statements) = @_;
 	my ($out, $err) = ('', '');
-	my $in = join(";\n", @statements, '');
+
+	# From a file: IPC::Run would feed its input only while somebody waits
+	my $script = File::Temp->new(SUFFIX => '.sql');
+	print $script join(";\n", @statements, '');
+	$script->flush;
 	my $handle = IPC::Run::start(
 		[
 			$self->installed_command('psql'), '-XAtq',
 			'-v' => 'ON_ERROR_STOP=1',
-			'-d' => $self->connstr($database)
+			'-d' => $self->connstr($database),
+			'-f' => $script->filename
 		],
-		'<' => \$in,
+		'<' => \undef,
 		'>' => \$out,
 		'2>' => \$err);
-	return bless { run => $handle, out => \$out, err => \$err },
+	return
+	  bless { run => $handle, out => \$out, err => \$err, script => $script },
 	  'PostmarkCluster::Later';
 }
 

@@ -1,0 +1,153 @@
+# A standby sends nothing of the queue until it is promoted, and then each
+# message once; what logical replication writes is not queued at all.
+
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use PostmarkSandbox;
+use PostmarkCluster;
+use PostmarkExtra;
+
+my $sandbox = PostmarkSandbox->new();
+my $primary = PostmarkCluster->new(
+	'primary',
+	sandbox => $sandbox,
+	init => { allows_streaming => 'logical' });
+ok($primary->wait_worker, 'the primary has a worker');
+$primary->enqueue(3, prefix => 'before');
+ok($primary->wait_finished, 'it sends');
+
+#
+# A streaming replica
+#
+
+$primary->backup('copy');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'copy', has_streaming => 1);
+$standby->start;
+$primary->wait_for_catchup($standby);
+
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ 'postmark'"),
+	0,
+	'a standby has neither worker nor launcher');
+is($standby->safe_psql('postgres', 'SELECT state FROM postmark_status'),
+	'no_worker', 'its state is no_worker');
+like($standby->safe_psql('postgres', 'SELECT detail FROM postmark_status'),
+	qr/standby/, 'because it is a standby');
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT postmark_send('standby\@t.example', 'Register', '000000') IS NOT NULL"
+	),
+	't',
+	'postmark_send works on a standby');
+is( PostmarkExtra::error_of($standby,
+		"SELECT postmark_enqueue('standby\@t.example', 'Register', '000000')")
+	  ->{sqlstate},
+	'25006',
+	'postmark_enqueue is an error there');
+is($standby->safe_psql('postgres', 'SELECT count(*) FROM postmark_messages'),
+	3, 'messages can be looked at');
+
+# Settings that change on the primary are those of the standby's sessions.
+$primary->configure(config => { tag => 'changed' });
+$primary->wait_for_catchup($standby);
+$standby->safe_psql('postgres',
+	"SELECT postmark_send('tag\@t.example', 'Register', '000000')");
+is(($sandbox->messages(recipient => 'tag@t.example'))[0]{Tag},
+	'changed', 'settings are replicated');
+
+#
+# A subscriber, of the queue and of a signup table with the same trigger
+#
+
+my $signup = <<'SQL';
+CREATE TABLE signup (id int PRIMARY KEY, email text, code text);
+CREATE TRIGGER mail AFTER INSERT ON signup FOR EACH ROW
+	EXECUTE FUNCTION postmark_enqueue_trigger('email', 'Register', 'code');
+SQL
+my $subscriber = PostmarkCluster->new(
+	'subscriber',
+	sandbox => $sandbox,
+	init => { allows_streaming => 'logical' });
+ok($subscriber->wait_worker, 'the subscriber has a worker of its own');
+$primary->sql($signup);
+$subscriber->sql($signup);
+# also a trigger that fires for replicated rows is not to queue a second mail
+$subscriber->sql('ALTER TABLE signup ENABLE ALWAYS TRIGGER mail');
+$primary->sql(
+	'CREATE PUBLICATION everything FOR TABLE postmark_queue, signup');
+$subscriber->sql("CREATE SUBSCRIPTION everything CONNECTION '"
+	  . $primary->connstr . ' dbname=postgres'
+	  . "' PUBLICATION everything");
+$subscriber->wait_for_subscription_sync($primary, 'everything');
+$primary->sql(
+	"INSERT INTO signup SELECT i, 'signup' || i || '\@t.example', '000000' FROM generate_series(1, 5) i"
+);
+$primary->enqueue(5, prefix => 'logical');
+ok($primary->wait_finished, 'the publisher sends');
+$primary->wait_for_catchup('everything');
+is($subscriber->sql('SELECT count(*) FROM signup'),
+	5, 'the subscriber has the rows');
+is( $subscriber->sql('SELECT count(*) FROM postmark_messages'), 0,
+	'and queued nothing');
+$subscriber->sql(
+	"SELECT postmark_enqueue('own\@t.example', 'Register', '000000')");
+ok( PostmarkCluster::until_true(
+		sub { scalar(() = $sandbox->messages(recipient => 'own@t.example')) }),
+	'what is queued on the subscriber itself is sent');
+is( scalar(
+		grep { $_->[1] =~ /^(?:signup|logical)/ && $_->[2] == 1 }
+		  $sandbox->ids),
+	10,
+	'each replicated message was sent once, by the publisher');
+$subscriber->sql('DROP SUBSCRIPTION everything');
+$primary->sql('DROP PUBLICATION everything');
+
+#
+# Promotion
+#
+
+# Some sent, some not, then the primary is gone for good.
+$sandbox->rule(
+	path => '/email*',
+	recipient => 'inherited*',
+	action => { status => 503 });
+$primary->enqueue(20, prefix => 'sent');
+ok( PostmarkCluster::until_true(
+		sub { 20 == grep { $_->[1] =~ /^sent/ } $sandbox->ids }),
+	'the primary sends some');
+$primary->enqueue(20, prefix => 'inherited');
+$primary->wait_for_catchup($standby);
+$primary->stop('immediate');
+$sandbox->clear_rules;
+$standby->promote;
+ok( $standby->poll_query_until(
+		'postgres', 'SELECT max(worker_pid) IS NOT NULL FROM postmark_status'),
+	'after the promotion there is a worker');
+ok( $standby->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 0 FROM postmark_messages WHERE status IN ('queued', 'deferred', 'sending')"
+	),
+	'which sends what it inherited');
+is(scalar(grep { $_->[1] =~ /^inherited/ } $sandbox->ids),
+	20, 'all of it arrived');
+is(scalar(() = $sandbox->ids(duplicates => 1)), 0, 'nothing arrived twice');
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT count(*) FROM app_messages a LEFT JOIN postmark_messages m ON m.id = a.id AND m.email = a.email WHERE m.status IS DISTINCT FROM 'sent'"
+	),
+	0,
+	'all are accounted for as sent');
+$standby->safe_psql('postgres',
+	"SELECT postmark_enqueue('new\@t.example', 'Register', '000000')");
+ok( PostmarkCluster::until_true(
+		sub { scalar(() = $sandbox->messages(recipient => 'new@t.example')) }),
+	'the promoted server sends what is queued there');
+
+done_testing();
