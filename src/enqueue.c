@@ -24,6 +24,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
@@ -274,6 +275,9 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 		return pm_queue_insert(m);
 
 	pm_check_message(m->email, m->usage_type, m->code, m->payload, m->locale);
+
+	/* The lock that an INSERT takes, before postmark_remove can come between */
+	LockRelationOid(pm_object(PM_DEFERRED), RowExclusiveLock);
 	connector = pm_connector(m->connector ? m->connector : PM_DEFAULT_CONNECTOR,
 							 false);
 	template = pm_require_template(connector, m->usage_type, m->locale);

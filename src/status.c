@@ -30,6 +30,11 @@ static PmStatement find_instance = {
 	" OPERATOR(pg_catalog.=) $1",
 	1, {OIDOID}
 };
+static PmStatement find_pause_reason = {
+	"SELECT pause_reason FROM @.postmark_settings WHERE connector"
+	" OPERATOR(pg_catalog.=) $1",
+	1, {TEXTOID}
+};
 static PmStatement find_trouble = {
 	"SELECT state, detail, hint FROM @.postmark_trouble WHERE connector"
 	" OPERATOR(pg_catalog.=) $1",
@@ -103,6 +108,8 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	char	   *token;
 	char	   *name = pstrdup(connector->name);
 	bool		paused = connector->paused;
+	char	   *reason = NULL;
+	Datum		values[1];
 	char	   *invalid = connector->invalid ? pstrdup(connector->invalid) : NULL;
 
 	memset(state, 0, sizeof(*state));
@@ -113,10 +120,15 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	SPI_connect();
 	original = is_original();
 
-	if (original)
+	if (original && paused)
 	{
-		Datum		values[1];
-
+		values[0] = CStringGetTextDatum(name);
+		pm_execute(&find_pause_reason, values, NULL, 1);
+		if (SPI_processed > 0)
+			reason = spi_text(context, 1);
+	}
+	else if (original)
+	{
 		values[0] = CStringGetTextDatum(name);
 		pm_execute(&find_trouble, values, NULL, 1);
 		if (SPI_processed > 0)
@@ -141,7 +153,8 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	else if (paused)
 	{
 		state->state = "paused";
-		state->detail = pstrdup("paused by hand");
+		state->detail = reason ? psprintf("paused by hand: %s", reason)
+			: pstrdup("paused by hand");
 		state->hint = pstrdup("Use postmark_resume.");
 		state->flows = false;
 	}
