@@ -163,6 +163,7 @@ CREATE TABLE @extschema@.postmark_queue (
 	payload jsonb,
 	locale text,
 	connector text COLLATE "C" NOT NULL,
+	no_track boolean,
 	PRIMARY KEY (lane, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 COMMENT ON TABLE @extschema@.postmark_queue IS
@@ -171,6 +172,8 @@ COMMENT ON COLUMN @extschema@.postmark_queue.lane IS
 	'connector number * 10 + 9 - priority; set by the row trigger';
 COMMENT ON COLUMN @extschema@.postmark_queue.id IS
 	'set by the row trigger whatever is supplied';
+COMMENT ON COLUMN @extschema@.postmark_queue.no_track IS
+	'true: links are not tracked, whatever the connector says';
 
 CREATE FUNCTION @extschema@.postmark_queue_row() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME';
@@ -197,7 +200,8 @@ CREATE TABLE @extschema@.postmark_deferred (
 	connector text COLLATE "C" NOT NULL,
 	attempts integer NOT NULL DEFAULT 0,
 	error_code integer,
-	last_error text
+	last_error text,
+	no_track boolean
 );
 CREATE INDEX postmark_deferred_due ON @extschema@.postmark_deferred (lane, due_at, id);
 COMMENT ON TABLE @extschema@.postmark_deferred IS
@@ -231,7 +235,8 @@ CREATE TABLE @extschema@.postmark_history (
 	expires_at timestamptz NOT NULL,
 	finished_at timestamptz NOT NULL,
 	code text,
-	payload jsonb
+	payload jsonb,
+	no_track boolean
 );
 CREATE INDEX postmark_history_finished ON @extschema@.postmark_history (connector, finished_at);
 CREATE INDEX postmark_history_content ON @extschema@.postmark_history (expires_at)
@@ -282,6 +287,95 @@ CREATE FUNCTION @extschema@.postmark_flush(timeout interval DEFAULT '30 s') RETU
 	LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.postmark_flush(interval) IS
 	'wait until what is due now is finished';
+
+--
+-- Verification codes.  None of these tables is part of a dump: after a restore
+-- no code is good any more.
+--
+
+CREATE TABLE @extschema@.postmark_codes (
+	id bigint PRIMARY KEY,
+	connector text COLLATE "C" NOT NULL,
+	address text COLLATE "C" NOT NULL,
+	usage_type text COLLATE "C" NOT NULL,
+	token boolean NOT NULL,
+	email text NOT NULL,
+	hmac bytea NOT NULL,
+	created_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL,
+	UNIQUE (connector, address, usage_type, token)
+);
+CREATE UNIQUE INDEX postmark_codes_token ON @extschema@.postmark_codes (hmac) WHERE token;
+CREATE INDEX postmark_codes_expires ON @extschema@.postmark_codes (expires_at);
+COMMENT ON TABLE @extschema@.postmark_codes IS
+	'codes and tokens that were issued and not used yet, as HMAC-SHA-256 under postmark_secrets.code_key';
+COMMENT ON COLUMN @extschema@.postmark_codes.id IS
+	'id of the message that carries it';
+COMMENT ON COLUMN @extschema@.postmark_codes.address IS
+	'the email with A to Z folded to a to z';
+
+CREATE TABLE @extschema@.postmark_sends (
+	connector text COLLATE "C" NOT NULL,
+	address text COLLATE "C" NOT NULL,
+	sent_at timestamptz NOT NULL,
+	id bigint NOT NULL,
+	usage_type text COLLATE "C" NOT NULL,
+	until timestamptz NOT NULL,
+	PRIMARY KEY (connector, address, sent_at, id)
+);
+CREATE INDEX postmark_sends_id ON @extschema@.postmark_sends (id);
+CREATE INDEX postmark_sends_until ON @extschema@.postmark_sends (until);
+COMMENT ON TABLE @extschema@.postmark_sends IS
+	'messages with codes and tokens of late, for sendLimit and resendInterval';
+COMMENT ON COLUMN @extschema@.postmark_sends.until IS
+	'counts for nothing from then on';
+
+CREATE TABLE @extschema@.postmark_attempts (
+	counter bytea PRIMARY KEY,
+	attempts integer NOT NULL,
+	since timestamptz NOT NULL,
+	until timestamptz NOT NULL
+);
+CREATE INDEX postmark_attempts_until ON @extschema@.postmark_attempts (until);
+COMMENT ON TABLE @extschema@.postmark_attempts IS
+	'failed attempts by code and by address, stored by the worker behind the counters in shared memory';
+COMMENT ON COLUMN @extschema@.postmark_attempts.counter IS
+	'c and the id of a code, or a and an HMAC of connector and address';
+
+CREATE FUNCTION @extschema@.postmark_issue_code(email text, usage_type text,
+	payload jsonb DEFAULT NULL, locale text DEFAULT NULL,
+	connector text DEFAULT 'default')
+	RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_issue_code(text, text, jsonb, text, text) IS
+	'make a verification code, queue the mail that carries it, and return the message''s id';
+
+CREATE FUNCTION @extschema@.postmark_verify_code(email text, usage_type text,
+	code text, connector text DEFAULT 'default')
+	RETURNS text
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_verify_code(text, text, text, text) IS
+	'use a code up: verified, mismatch, expired, exhausted or not_found';
+
+CREATE FUNCTION @extschema@.postmark_issue_code_trigger() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_issue_code_trigger() IS
+	'row trigger that issues a code: email column, usage type, then name=value pairs';
+
+CREATE FUNCTION @extschema@.postmark_issue_token(email text, usage_type text,
+	link text, payload jsonb DEFAULT NULL, locale text DEFAULT NULL,
+	connector text DEFAULT 'default')
+	RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_issue_token(text, text, text, jsonb, text, text) IS
+	'make a token, queue the mail that carries the link with it in place of {token}, and return the message''s id';
+
+CREATE FUNCTION @extschema@.postmark_verify_token(token text, usage_type text,
+	connector text DEFAULT 'default')
+	RETURNS TABLE (verdict text, email text)
+	LANGUAGE c VOLATILE ROWS 1 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_verify_token(text, text, text) IS
+	'use a token up: verified and whose it is, or mismatch, expired, not_found';
 
 --
 -- What goes on

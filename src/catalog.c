@@ -46,6 +46,9 @@ static const char *const object_names[PM_OBJECTS] = {
 	[PM_HISTORY] = "postmark_history",
 	[PM_TROUBLE] = "postmark_trouble",
 	[PM_INSTANCE] = "postmark_instance",
+	[PM_CODES] = "postmark_codes",
+	[PM_SENDS] = "postmark_sends",
+	[PM_ATTEMPTS] = "postmark_attempts",
 	[PM_MESSAGE_ID_SEQ] = "postmark_message_id_seq",
 };
 

@@ -26,6 +26,9 @@ typedef enum PmObject
 	PM_HISTORY,
 	PM_TROUBLE,
 	PM_INSTANCE,
+	PM_CODES,
+	PM_SENDS,
+	PM_ATTEMPTS,
 	PM_MESSAGE_ID_SEQ,
 	PM_OBJECTS
 } PmObject;
@@ -38,7 +41,7 @@ typedef struct PmStatement
 {
 	const char *sql;
 	int			nargs;
-	Oid			types[17];
+	Oid			types[18];
 	SPIPlanPtr	plan;			/* NULL: to be made */
 	uint64		generation;		/* of the objects that it was made for */
 } PmStatement;

@@ -51,6 +51,21 @@ typedef struct PmPolicy
 	int			resend_interval;	/* s */
 } PmPolicy;
 
+/* Addresses and domains, folded, in which "*" stands for any characters */
+typedef struct PmRecipientList
+{
+	int			n;
+	char	  **patterns;
+} PmRecipientList;
+
+/* Who may be sent a code; all empty: anybody. */
+typedef struct PmRecipientPolicy
+{
+	bool		block_subaddressing;
+	PmRecipientList allow;		/* empty: anybody */
+	PmRecipientList block;		/* goes before allow */
+} PmRecipientPolicy;
+
 typedef struct PmConnector
 {
 	char	   *name;
@@ -65,6 +80,7 @@ typedef struct PmConnector
 	char	   *track_links;
 	double		max_requests_per_second;	/* 0: no limit */
 	PmPolicy	policy;
+	PmRecipientPolicy recipients;
 	int			ntemplates;
 	PmTemplate *templates;
 	bool		paused;
@@ -113,5 +129,11 @@ extern uint64 pm_config_generation(void);
 extern char *pm_connector_token(const PmConnector *connector, bool missing_ok);
 extern const char *pm_stored_token(const char *name);
 extern char *pm_token_from_file(const char *name, bool missing_ok);
+
+/* Recipients (recipient_policy.c) */
+extern void pm_fold_address(char *address);
+extern bool pm_valid_recipient_pattern(const char *pattern);
+extern const char *pm_recipient_refusal(const PmConnector *connector,
+										const char *address);
 
 #endif							/* PM_CONFIG_H */

@@ -38,6 +38,7 @@
 #define TAG_MAX				1000	/* characters, Postmark's limit */
 #define EXPIRES_IN_MAX		(30 * 24 * 60 * 60) /* s */
 #define TEMPLATES_MAX		2000
+#define RECIPIENTS_MAX		10000
 #define REQUEST_RATE_MIN	0.001	/* per second */
 #define REQUEST_RATE_MAX	1000.0
 
@@ -74,7 +75,11 @@ static const char *const connector_keys[] = {
 	"fromEmail", "messageStream", "replyTo", "tag", "trackOpens",
 	"trackLinks", "maxRequestsPerSecond",
 	"codeLength", "codeTtl", "codeMaxAttempts", "verifyLimit", "verifyWindow",
-	"sendLimit", "sendWindow", "resendInterval"
+	"sendLimit", "sendWindow", "resendInterval", "recipientPolicy"
+};
+
+static const char *const recipient_keys[] = {
+	"blockSubaddressing", "customAllowlist", "customBlocklist"
 };
 
 static const char *const template_keys[] = {
@@ -354,6 +359,66 @@ check_keys(JsonbContainer *object, const char *where,
  * ----------
  */
 
+/* A list of recipientPolicy. */
+static bool
+get_recipients(JsonbContainer *object, const char *where, const char *key,
+			   PmRecipientList *list, Fault *f)
+{
+	JsonbValue	value;
+	JsonbContainer *array;
+	int			n;
+	int			i;
+
+	if (get_member(object, key, &value) == NULL)
+		return true;
+	if (value.type != jbvBinary ||
+		!JsonContainerIsArray(value.val.binary.data))
+		return fault(f, NULL, "\"%s%s\" must be an array.", where, key);
+	array = value.val.binary.data;
+	n = JsonContainerSize(array);
+	if (n > RECIPIENTS_MAX)
+		return fault(f, NULL, "\"%s%s\" has more than %d items.", where, key,
+					 RECIPIENTS_MAX);
+	list->patterns = palloc(sizeof(char *) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		JsonbValue *element = getIthJsonbValueFromContainer(array, i);
+		char	   *pattern = element->type == jbvString
+			? pnstrdup(element->val.string.val, element->val.string.len) : NULL;
+
+		if (pattern == NULL || !pm_valid_recipient_pattern(pattern))
+			return fault(f, "Write ann@example.com, @example.com or @*.example.com.",
+						 "\"%s%s[%d]\" must be an address, or \"@\" and a domain; \"*\" stands for any characters.",
+						 where, key, i);
+		pm_fold_address(pattern);
+		list->patterns[list->n++] = pattern;
+		pfree(element);
+	}
+	return true;
+}
+
+static bool
+read_recipient_policy(PmConnector *connector, JsonbContainer *root, Fault *f)
+{
+	PmRecipientPolicy *policy = &connector->recipients;
+	const char *where = "recipientPolicy.";
+	JsonbContainer *object;
+	JsonbValue	value;
+
+	if (get_member(root, "recipientPolicy", &value) == NULL)
+		return true;
+	if (value.type != jbvBinary ||
+		!JsonContainerIsObject(value.val.binary.data))
+		return fault(f, NULL, "\"recipientPolicy\" must be an object.");
+	object = value.val.binary.data;
+	return check_keys(object, where, recipient_keys,
+					  lengthof(recipient_keys), f) &&
+		get_bool(object, where, "blockSubaddressing",
+				 &policy->block_subaddressing, f) &&
+		get_recipients(object, where, "customAllowlist", &policy->allow, f) &&
+		get_recipients(object, where, "customBlocklist", &policy->block, f);
+}
+
 /* What connector_keys says but serverToken and templates, into connector. */
 static bool
 read_options(PmConnector *connector, JsonbContainer *object, Fault *f)
@@ -433,7 +498,7 @@ read_options(PmConnector *connector, JsonbContainer *object, Fault *f)
 					 policy_keys[i].min, policy_keys[i].max, result, f))
 			return false;
 	}
-	return true;
+	return read_recipient_policy(connector, object, f);
 }
 
 /* Check a template, which came from JSON or from a row. */

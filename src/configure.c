@@ -93,6 +93,16 @@ static PmStatement delete_trouble = {
 	1, {TEXTOID}
 };
 
+static PmStatement delete_codes = {
+	"DELETE FROM @.postmark_codes WHERE connector OPERATOR(pg_catalog.=) $1",
+	1, {TEXTOID}
+};
+
+static PmStatement delete_sends = {
+	"DELETE FROM @.postmark_sends WHERE connector OPERATOR(pg_catalog.=) $1",
+	1, {TEXTOID}
+};
+
 static PmStatement set_paused = {
 	"UPDATE @.postmark_settings"
 	" SET paused_at = pg_catalog.clock_timestamp(), pause_reason = $2"
@@ -539,6 +549,8 @@ postmark_remove(PG_FUNCTION_ARGS)
 	values[0] = CStringGetTextDatum(name);
 	pm_execute(&delete_secrets, values, NULL, 0);
 	pm_execute(&delete_trouble, values, NULL, 0);
+	pm_execute(&delete_codes, values, NULL, 0);
+	pm_execute(&delete_sends, values, NULL, 0);
 	pm_execute(&delete_settings, values, NULL, 0);
 	leave(&scope);
 	PG_RETURN_VOID();

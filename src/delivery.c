@@ -22,7 +22,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "attempts.h"
 #include "catalog.h"
+#include "code_store.h"
 #include "delivery.h"
 #include "guc.h"
 
@@ -62,6 +64,10 @@ static TimestampTz retry_at;	/* after a transaction that failed */
 static int	failures;
 static TimestampTz content_at;	/* forget codes of failed messages */
 static TimestampTz purge_at;	/* forget old history */
+static TimestampTz codes_at;	/* forget expired codes and what belongs to
+								 * them */
+static TimestampTz attempts_at; /* store failed attempts */
+static TimestampTz attempts_stored_at;
 static int	next_channel;		/* who claims first */
 
 static void load_and_scan(TimestampTz now);
@@ -169,7 +175,7 @@ pm_delivery_start(PmSlot *my_slot)
 	slot = my_slot;
 	reload_wanted = true;
 	rescan_wanted = true;
-	content_at = purge_at = DT_NOBEGIN;
+	content_at = purge_at = codes_at = attempts_at = DT_NOBEGIN;
 }
 
 /* Settings have changed. */
@@ -199,6 +205,26 @@ pm_delivery_wake(const PmWakeup *wakeup)
 		rescan_wanted = true;
 	else
 		pm_channels_wake(wakeup);
+}
+
+/*
+ * Codes were issued, or attempts failed.  A code has nothing to clean up
+ * before its shortest life is over; attempts are stored at once if that is
+ * not more often than it should be.
+ */
+void
+pm_delivery_codes(uint32 reasons)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (reasons & PM_WAKE_CODES)
+		codes_at = Min(codes_at,
+					   TimestampTzPlusMilliseconds(now, PM_CODES_CLEANUP_AFTER * 1000L));
+	if (reasons & PM_WAKE_ATTEMPTS)
+		attempts_at =
+			Min(attempts_at,
+				Max(now, TimestampTzPlusMilliseconds(attempts_stored_at,
+													 HOUSEKEEPING_DELAY)));
 }
 
 /*
@@ -842,7 +868,58 @@ purge_body(void *arg)
 		purge_at = oldest == DT_NOEND ? DT_NOEND : oldest + keep;
 }
 
-/* Run one of the two above when it is due, not more often than it should. */
+static void
+codes_body(void *arg)
+{
+	if (pm_codes_cleanup(GetCurrentTimestamp(), HOUSEKEEPING_ROWS, &codes_at))
+		codes_at = DT_NOBEGIN;
+}
+
+typedef struct AttemptsToStore
+{
+	PmAttempts *attempts;
+	int			n;
+} AttemptsToStore;
+
+static void
+attempts_body(void *arg)
+{
+	AttemptsToStore *to_store = arg;
+
+	pm_attempts_store(to_store->attempts, to_store->n);
+}
+
+/*
+ * Store the failed attempts that shared memory has.  Only what has been
+ * committed may be taken away there.
+ */
+static void
+store_attempts(TimestampTz now)
+{
+	AttemptsToStore some;
+	bool		again = true;
+	int			sqlstate;
+
+	if (attempts_at > now)
+		return;
+	attempts_stored_at = now;
+	attempts_at = DT_NOEND;
+	some.attempts = palloc(sizeof(PmAttempts) * HOUSEKEEPING_ROWS);
+	some.n = pm_attempts_collect(some.attempts, HOUSEKEEPING_ROWS);
+	if (some.n == 0)
+		return;
+	if (pm_run_transaction("store failed attempts", attempts_body, &some,
+						   &sqlstate))
+	{
+		again = !pm_attempts_stored(some.attempts, some.n) ||
+			some.n == HOUSEKEEPING_ROWS;
+		pm_delivery_codes(PM_WAKE_CODES);
+	}
+	if (again)
+		attempts_at = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+}
+
+/* Run one of the others when it is due, not more often than it should. */
 static void
 keep_house(const char *what, PmTransactionBody body, TimestampTz *at,
 		   TimestampTz now)
@@ -1012,7 +1089,8 @@ advance_jobs(TimestampTz now)
 static TimestampTz
 next_turn(TimestampTz now)
 {
-	TimestampTz next = Min(content_at, purge_at);
+	TimestampTz next = Min(Min(content_at, purge_at),
+						   Min(codes_at, attempts_at));
 	dlist_iter	iter;
 	int			i;
 
@@ -1085,7 +1163,10 @@ pm_delivery_turn(void)
 			channel->sweep_at <= now)
 			sweep_channel(channel, now);
 	}
-	keep_house("forget expired codes", content_body, &content_at, now);
+	keep_house("forget the codes of failed messages", content_body,
+			   &content_at, now);
+	keep_house("forget expired codes", codes_body, &codes_at, now);
+	store_attempts(now);
 	if (pm_history_retention > 0)
 		keep_house("purge its history", purge_body, &purge_at, now);
 	else

@@ -50,6 +50,7 @@ extern void pm_delivery_start(PmSlot *slot);
 extern void pm_delivery_reload(void);
 extern void pm_delivery_rescan(void);
 extern void pm_delivery_wake(const PmWakeup *wakeup);
+extern void pm_delivery_codes(uint32 reasons);
 extern TimestampTz pm_delivery_turn(void);
 
 /* The jobs (jobs.c) */

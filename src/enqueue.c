@@ -37,6 +37,7 @@
 #include "message_check.h"
 #include "queue.h"
 #include "shmem.h"
+#include "trigger_row.h"
 
 /* Columns of postmark_queue, as the install script makes them */
 enum
@@ -51,6 +52,7 @@ enum
 	COL_PAYLOAD,
 	COL_LOCALE,
 	COL_CONNECTOR,
+	COL_NO_TRACK,
 	QUEUE_COLUMNS
 };
 
@@ -322,78 +324,6 @@ postmark_enqueue(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(id);
 }
 
-/* Number of a column that a trigger argument names; error if there is none. */
-static int
-column_number(const TriggerData *trigger, const char *column)
-{
-	int			number = SPI_fnumber(RelationGetDescr(trigger->tg_relation),
-									 column);
-
-	if (number <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						column, RelationGetRelationName(trigger->tg_relation)),
-				 errdetail("Trigger \"%s\" names it in its arguments.",
-						   trigger->tg_trigger->tgname),
-				 errhint("Correct the arguments of postmark_enqueue_trigger.")));
-	return number;
-}
-
-/*
- * A column's value by its type's output function.  No cast is looked up: one
- * that the table's owner made would run with somebody else's rights.
- */
-static char *
-column_value(const TriggerData *trigger, HeapTuple row, const char *column)
-{
-	return SPI_getvalue(row, RelationGetDescr(trigger->tg_relation),
-						column_number(trigger, column));
-}
-
-/* A payload column as jsonb; its text must not come out in an error. */
-static Jsonb *
-payload_value(const TriggerData *trigger, HeapTuple row, const char *column)
-{
-	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
-	int			number = column_number(trigger, column);
-	MemoryContext context = CurrentMemoryContext;
-	char	   *volatile text = NULL;
-	Jsonb	   *volatile result = NULL;
-
-	if (SPI_gettypeid(desc, number) == JSONBOID)
-	{
-		bool		isnull;
-		Datum		value = SPI_getbinval(row, desc, number, &isnull);
-
-		return isnull ? NULL : DatumGetJsonbP(value);
-	}
-
-	text = SPI_getvalue(row, desc, number);
-	if (text == NULL)
-		return NULL;
-	PG_TRY();
-	{
-		result = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-													CStringGetDatum(text)));
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	if (result == NULL)
-		ereport(ERROR,
-				(errcode(PM_ERRCODE_INVALID),
-				 errmsg("payload is not valid JSON"),
-				 errdetail("Trigger \"%s\" takes it from column \"%s\".",
-						   trigger->tg_trigger->tgname, column),
-				 errhint("Keep the payload in a column of type jsonb."),
-				 errhidestmt(true)));
-	return result;
-}
-
 /*
  * Trigger for a signup table: EXECUTE FUNCTION postmark_enqueue_trigger(email
  * column, usage type [, code column] [, name=value ...]) with the names code,
@@ -430,7 +360,7 @@ postmark_enqueue_trigger(PG_FUNCTION_ARGS)
 		? trigger->tg_newtuple : trigger->tg_trigtuple;
 
 	memset(&m, 0, sizeof(m));
-	m.email = column_value(trigger, row, args[0]);
+	m.email = pm_trigger_column(trigger, row, args[0]);
 	m.usage_type = args[1];
 	if (m.email == NULL)
 	{
@@ -444,17 +374,17 @@ postmark_enqueue_trigger(PG_FUNCTION_ARGS)
 
 		if (value == NULL && i == 2)
 		{
-			m.code = column_value(trigger, row, args[i]);
+			m.code = pm_trigger_column(trigger, row, args[i]);
 			continue;
 		}
 		name = value ? pnstrdup(args[i], value - args[i]) : args[i];
 		value = value ? value + 1 : NULL;
 		if (value && strcmp(name, "code") == 0)
-			m.code = column_value(trigger, row, value);
+			m.code = pm_trigger_column(trigger, row, value);
 		else if (value && strcmp(name, "payload") == 0)
-			m.payload = payload_value(trigger, row, value);
+			m.payload = pm_trigger_payload(trigger, row, value);
 		else if (value && strcmp(name, "locale") == 0)
-			m.locale = column_value(trigger, row, value);
+			m.locale = pm_trigger_column(trigger, row, value);
 		else if (value && strcmp(name, "connector") == 0)
 			m.connector = value;
 		else if (value && strcmp(name, "expires_in") == 0)

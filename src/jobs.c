@@ -228,6 +228,7 @@ build_body(PmJob *job)
 			api.template_alias = m->template_alias;
 			api.code = m->code;
 			api.payload = m->payload;
+			api.no_track_links = m->no_track;
 			api.metadata_id = id;
 			api.metadata_batch = batch->uuid_text;
 			pm_api_batch_add(&job->body, job->channel->connector, &api);

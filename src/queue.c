@@ -38,7 +38,7 @@
 #define FIRST_FETCH 16
 
 #define MESSAGE_COLUMNS \
-	"ctid, id, created_at, expires_at, email, usage_type, code, payload, locale, connector"
+	"ctid, id, created_at, expires_at, email, usage_type, code, payload, locale, connector, no_track"
 
 static PmStatement read_queue = {
 	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
@@ -137,29 +137,30 @@ static PmStatement delete_deferred = {
 static PmStatement insert_history = {
 	"INSERT INTO @.postmark_history (id, connector, email, usage_type, locale,"
 	" template_alias, status, attempts, message_id, error_code, last_error,"
-	" created_at, due_at, expires_at, finished_at, code, payload)"
+	" created_at, due_at, expires_at, finished_at, code, payload, no_track)"
 	" SELECT u.id, $1, u.email, u.usage_type, u.locale, u.template_alias,"
 	" u.status, u.attempts, u.message_id, u.error_code, u.last_error,"
-	" u.created_at, u.due_at, u.expires_at, $2, u.code, u.payload"
+	" u.created_at, u.due_at, u.expires_at, $2, u.code, u.payload,"
+	" u.no_track"
 	" FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-	" $16, $17) AS u(id, email, usage_type, locale, template_alias, status,"
+	" $16, $17, $18) AS u(id, email, usage_type, locale, template_alias, status,"
 	" attempts, message_id, error_code, last_error, created_at, due_at,"
-	" expires_at, code, payload)"
+	" expires_at, code, payload, no_track)"
 	" ON CONFLICT DO NOTHING",
-	17, {TEXTOID, TIMESTAMPTZOID,
+	18, {TEXTOID, TIMESTAMPTZOID,
 		INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
 		TEXTARRAYOID, INT4ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
 		TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
-	TEXTARRAYOID, JSONBARRAYOID}
+	TEXTARRAYOID, JSONBARRAYOID, BOOLARRAYOID}
 };
 static PmStatement insert_deferred = {
 	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
 	" email, usage_type, code, payload, locale, connector, attempts,"
-	" error_code, last_error)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-	14, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	" error_code, last_error, no_track)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+	15, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, INT4OID,
-	INT4OID, TEXTOID}
+	INT4OID, TEXTOID, BOOLOID}
 };
 static PmStatement clear_trouble = {
 	"DELETE FROM @.postmark_trouble WHERE connector = $1", 1, {TEXTOID}
@@ -379,11 +380,13 @@ read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
 	}
 	message->locale = text_column(tuple, desc, 9);
 	message->connector = text_column(tuple, desc, 10);
-	message->due_at = time_column(tuple, desc, 11);
-	message->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 12, &isnull));
-	value = SPI_getbinval(tuple, desc, 13, &isnull);
+	value = SPI_getbinval(tuple, desc, 11, &isnull);
+	message->no_track = !isnull && DatumGetBool(value);
+	message->due_at = time_column(tuple, desc, 12);
+	message->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 13, &isnull));
+	value = SPI_getbinval(tuple, desc, 14, &isnull);
 	message->error_code = isnull ? -1 : DatumGetInt32(value);
-	message->last_error = text_column(tuple, desc, 14);
+	message->last_error = text_column(tuple, desc, 15);
 	message->size += strlen(message->email) + 300;
 	MemoryContextSwitchTo(old);
 }
@@ -723,16 +726,16 @@ put_text(Column *column, const char *text)
 static void
 store_history(PmBatch *batch, int nfinished, TimestampTz now)
 {
-	static const Oid element_types[15] = {
+	static const Oid element_types[16] = {
 		INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, UUIDOID,
 		INT4OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		TEXTOID, JSONBOID
+		TEXTOID, JSONBOID, BOOLOID
 	};
-	Column		columns[15];
-	Datum		values[17];
+	Column		columns[16];
+	Datum		values[18];
 	int			i;
 
-	for (i = 0; i < 15; i++)
+	for (i = 0; i < 16; i++)
 	{
 		columns[i].values = palloc(sizeof(Datum) * nfinished);
 		columns[i].nulls = palloc(sizeof(bool) * nfinished);
@@ -770,11 +773,12 @@ store_history(PmBatch *batch, int nfinished, TimestampTz now)
 		put_text(&columns[13], keep_content ? m->code : NULL);
 		put(&columns[14], JsonbPGetDatum(m->payload),
 			!keep_content || m->payload == NULL);
+		put(&columns[15], BoolGetDatum(true), !m->no_track);
 	}
 
 	values[0] = CStringGetTextDatum(batch->messages[0].connector);
 	values[1] = TimestampTzGetDatum(now);
-	for (i = 0; i < 15; i++)
+	for (i = 0; i < 16; i++)
 	{
 		int			dims[1];
 		int			lbs[1] = {1};
@@ -801,6 +805,11 @@ store_history(PmBatch *batch, int nfinished, TimestampTz now)
 				typbyval = false;
 				typalign = TYPALIGN_CHAR;
 				break;
+			case BOOLOID:
+				typlen = sizeof(bool);
+				typbyval = true;
+				typalign = TYPALIGN_CHAR;
+				break;
 			default:
 				typlen = -1;
 				typbyval = false;
@@ -823,8 +832,8 @@ store_history(PmBatch *batch, int nfinished, TimestampTz now)
 static void
 store_deferred(const PmBatch *batch, const PmMessage *m)
 {
-	Datum		values[14];
-	char		nulls[15] = "              ";
+	Datum		values[15];
+	char		nulls[16] = "               ";
 	TimestampTz due = Min(m->retry_at, m->expires_at);
 
 	values[0] = Int64GetDatum(m->id);
@@ -856,6 +865,8 @@ store_deferred(const PmBatch *batch, const PmMessage *m)
 		values[13] = CStringGetTextDatum(m->last_error);
 	else
 		nulls[13] = 'n';
+	values[14] = BoolGetDatum(true);
+	nulls[14] = m->no_track ? ' ' : 'n';
 	pm_execute(&insert_deferred, values, nulls, 0);
 }
 

@@ -46,6 +46,7 @@ typedef struct PmMessage
 	Jsonb	   *payload;		/* or NULL */
 	char	   *locale;			/* or NULL */
 	char	   *connector;
+	bool		no_track;		/* its links are never tracked */
 	int			attempts;
 	Size		size;			/* of code and payload, roughly */
 

@@ -34,19 +34,22 @@
 #define GT		" OPERATOR(pg_catalog.>) "
 
 #define CONTENT_COLUMNS \
-	"id, created_at, expires_at, email, usage_type, code, payload, locale, connector"
+	"id, created_at, expires_at, email, usage_type, code, payload, locale, connector, no_track"
 
 static PmStatement insert_queue = {
 	"INSERT INTO @.postmark_queue (email, usage_type, code, payload, locale,"
-	" connector, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
-	7, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
+	" connector, expires_at, no_track)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
+	8, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
+	BOOLOID}
 };
 static PmStatement insert_deferred = {
 	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
-	" email, usage_type, code, payload, locale, connector, attempts)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-	12, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, INT4OID}
+	" email, usage_type, code, payload, locale, connector, attempts, no_track)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+	13, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, INT4OID,
+	BOOLOID}
 };
 static PmStatement delete_queue = {
 	"DELETE FROM @.postmark_queue WHERE lane" EQ "ANY ($1) AND id" EQ "$2"
@@ -172,8 +175,8 @@ int64
 pm_queue_insert(const PmMessage *m)
 {
 	PmOwnerScope scope;
-	Datum		values[7];
-	char		nulls[8] = "       ";
+	Datum		values[8];
+	char		nulls[9] = "        ";
 	bool		isnull;
 	int64		id;
 
@@ -187,6 +190,8 @@ pm_queue_insert(const PmMessage *m)
 	values[5] = text_datum(m->connector, &nulls[5]);
 	values[6] = TimestampTzGetDatum(m->expires_at);
 	nulls[6] = m->expires_at ? ' ' : 'n';
+	values[7] = BoolGetDatum(true);
+	nulls[7] = m->no_track ? ' ' : 'n';
 	pm_execute(&insert_queue, values, nulls, 0);
 
 	/* An apply worker's row is not queued, see postmark_queue_row. */
@@ -201,8 +206,8 @@ pm_queue_insert(const PmMessage *m)
 static void
 insert_into_deferred(const PmMessage *m, int32 lane)
 {
-	Datum		values[12];
-	char		nulls[13] = "            ";
+	Datum		values[13];
+	char		nulls[14] = "             ";
 
 	values[0] = Int64GetDatum(m->id);
 	values[1] = Int32GetDatum(lane);
@@ -217,6 +222,8 @@ insert_into_deferred(const PmMessage *m, int32 lane)
 	values[9] = text_datum(m->locale, &nulls[9]);
 	values[10] = text_datum(m->connector, &nulls[10]);
 	values[11] = Int32GetDatum(m->attempts);
+	values[12] = BoolGetDatum(true);
+	nulls[12] = m->no_track ? ' ' : 'n';
 	pm_execute(&insert_deferred, values, nulls, 0);
 	pm_note_deferred(lane);
 }
@@ -252,8 +259,10 @@ read_returned(PmMessage *m)
 	m->payload = isnull ? NULL : DatumGetJsonbPCopy(value);
 	m->locale = SPI_getvalue(tuple, desc, 8);
 	m->connector = SPI_getvalue(tuple, desc, 9);
-	m->due_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 10, &isnull));
-	m->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 11, &isnull));
+	value = SPI_getbinval(tuple, desc, 10, &isnull);
+	m->no_track = !isnull && DatumGetBool(value);
+	m->due_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 11, &isnull));
+	m->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 12, &isnull));
 }
 
 /* Whether a message is in a request, as of now. */

@@ -3,9 +3,10 @@
  * shmem.c
  *		What launcher, workers and sessions share.
  *
- * Shared memory holds hints only: which ids were committed, which databases
- * to look at.  Losing them all, as a crash does, costs a scan of the queue at
- * the worker's start and never a message.
+ * What is shared here are hints only: which ids were committed, which
+ * databases to look at.  Losing them all, as a crash does, costs a scan of the
+ * queue at the worker's start and never a message.  The counters of attempts.c
+ * lie beside them.
  *
  * src/shmem.c
  *
@@ -18,6 +19,7 @@
 #include "storage/latch.h"
 #include "storage/shmem.h"
 
+#include "attempts.h"
 #include "shmem.h"
 
 static PmShared *shared = NULL;
@@ -36,8 +38,8 @@ request_shmem(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche("postmark_connector", 1);
+	RequestAddinShmemSpace(add_size(shared_size(), pm_attempts_size()));
+	RequestNamedLWLockTranche("postmark_connector", 2);
 }
 
 static void
@@ -66,6 +68,7 @@ startup_shmem(void)
 			ConditionVariableInit(&shared->slots[i].finished);
 		}
 	}
+	pm_attempts_init(&GetNamedLWLockTranche("postmark_connector")[1].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -39,6 +39,8 @@ typedef struct PmRanges
 #define PM_WAKE_RESCAN		0x08	/* anything may have changed */
 #define PM_WAKE_CATALOG		0x10	/* extensions were made or dropped */
 #define PM_WAKE_RESUME		0x20	/* postmark_resume: forget backoffs */
+#define PM_WAKE_ATTEMPTS	0x40	/* failed attempts are to be stored */
+#define PM_WAKE_CODES		0x80	/* there are codes, which will expire */
 
 typedef struct PmWakeup
 {
