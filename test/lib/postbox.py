@@ -66,6 +66,18 @@ def mail(url, email, code):
         sys.exit(f"the mail does not show the code {code}")
 
 
+def code(url, email):
+    print(the_mail_to(url, email)["Request"]["TemplateModel"]["code"])
+
+
+def template(url, token, alias, subject, text):
+    document = {"Name": alias, "Alias": alias, "Subject": subject, "TextBody": text}
+    _opener.open(urllib.request.Request(
+        f"{url}/templates", json.dumps(document).encode(), method="POST",
+        headers={"Content-Type": "application/json", "Accept": "application/json",
+                 "X-Postmark-Server-Token": token}), timeout=60).close()
+
+
 def count(url, number):
     counts = ask(url, "counts")
     if (counts["accepted"], counts["duplicates"]) != (int(number), 0):
@@ -86,5 +98,5 @@ def delays(url):
 
 if __name__ == "__main__":
     _, base, name, *arguments = sys.argv
-    {"wait": wait, "request": request, "mail": mail, "count": count, "none": none,
+    {"wait": wait, "request": request, "mail": mail, "code": code, "template": template, "count": count, "none": none,
      "delays": delays}[name](base, *arguments)
