@@ -340,7 +340,7 @@ CREATE INDEX postmark_attempts_until ON @extschema@.postmark_attempts (until);
 COMMENT ON TABLE @extschema@.postmark_attempts IS
 	'failed attempts by code and by address, stored by the worker behind the counters in shared memory';
 COMMENT ON COLUMN @extschema@.postmark_attempts.counter IS
-	'c and the id of a code, or a and an HMAC of connector and address';
+	'c and the first half of a code''s hmac, or a and half an HMAC of connector and address';
 
 CREATE FUNCTION @extschema@.postmark_issue_code(email text, usage_type text,
 	payload jsonb DEFAULT NULL, locale text DEFAULT NULL,

@@ -602,7 +602,6 @@ verify_code(const char *email, const char *usage_type, const char *digits,
 	PmCode		code;
 	char	   *address = pstrdup(email);
 	TimestampTz now;
-	uint64		id;
 	bool		found;
 	bool		right;
 
@@ -621,9 +620,10 @@ verify_code(const char *email, const char *usage_type, const char *digits,
 	memcpy(counters[0].name + 1, address_name, PM_COUNTER_NAME - 1);
 	counters[0].limit = policy.verify_limit;
 	counters[0].window = policy.verify_window * USECS_PER_SEC;
+
+	/* Not by its id, which a new extension or a failover may give again */
 	counters[1].name[0] = PM_COUNTER_CODE;
-	id = pg_hton64((uint64) code.id);
-	memcpy(counters[1].name + 1, &id, sizeof(id));
+	memcpy(counters[1].name + 1, code.hmac, PM_COUNTER_NAME - 1);
 	counters[1].limit = policy.code_max_attempts;
 	counters[1].until = code.expires_at + PM_CODES_GRACE * USECS_PER_SEC;
 
