@@ -456,11 +456,12 @@ pm_channel_next(PmChannel *channel, TimestampTz now)
 	TimestampTz next = DT_NOEND;
 	int			p;
 
+	if (channel->connector == NULL)
+		return DT_NOEND;
 	if (!pm_channel_flows(channel))
 	{
 		next = channel->sweep_at;
-		if (channel->connector && !channel->connector->paused &&
-			channel->state != PM_OPEN && !channel->probing)
+		if (!channel->connector->paused && channel->state != PM_OPEN && !channel->probing)
 			next = Min(next, channel->retry_at);
 		return next;
 	}

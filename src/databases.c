@@ -234,7 +234,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 		/* What it queued was forgotten at PREPARE: have the worker look */
 		if (prepared)
-			pm_note(PM_WAKE_RESCAN);
+			pm_note(PM_WAKE_RESCAN | PM_WAKE_SETTINGS | PM_WAKE_CATALOG);
 		return;
 	}
 

@@ -102,6 +102,10 @@ load_body(void *arg)
 	pm_channels_load();
 	pm_instance_read(&database, &stored_timeline);
 	copied = (database != MyDatabaseId);
+
+	/* A missing template may be there now */
+	if (!copied)
+		pm_deferred_retry_templates();
 }
 
 static void
@@ -272,7 +276,8 @@ keep_notes(void)
 	int			i;
 
 	for (i = 0; i < nmade; i++)
-		pm_job_remember(made[i]);
+		if (!made[i]->known)
+			pm_job_remember(made[i]);
 }
 
 /* It did not: nothing of it was. */
@@ -282,7 +287,12 @@ undo_notes(void)
 	int			i;
 
 	for (i = 0; i < nmade; i++)
-		MemoryContextDelete(made[i]->context);
+	{
+		if (made[i]->known)
+			pm_job_drop(made[i]);
+		else
+			MemoryContextDelete(made[i]->context);
+	}
 	for (i = nread_lanes - 1; i >= 0; i--)
 		*read_lanes[i].lane = read_lanes[i].before;
 }
@@ -349,7 +359,7 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 		{
 			m->disposal = PM_DEFER;
 			m->retry_at = TimestampTzPlusMilliseconds(now, NO_TEMPLATE_DELAY);
-			m->last_error = "There is no template for the usage type.";
+			m->last_error = PM_NO_TEMPLATE_TEXT;
 			set_aside(batch, i, aside);
 			continue;
 		}
@@ -440,6 +450,7 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now)
 										deferred, capacity);
 	PmBatch    *aside = pm_batch_create(CurrentMemoryContext, lane->lane,
 										deferred, capacity * 2);
+	PmJob	   *job;
 	int			i;
 
 	note_lane(lane);
@@ -462,7 +473,12 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now)
 	batch->has_intent = true;
 	pm_intent_insert(batch);
 
-	note_made(pm_job_create(channel, batch, PM_JOB_READY));
+	job = pm_job_create(channel, batch, PM_JOB_READY);
+	note_made(job);
+
+	/* At once: what this turn reads next must not find them again */
+	job->known = true;
+	pm_job_remember(job);
 	return true;
 }
 
@@ -1027,6 +1043,9 @@ load_and_scan(TimestampTz now)
 		else if (!copied)
 			loaded = true;
 		reload_wanted = false;
+
+		/* history_retention may be another one */
+		purge_at = DT_NOBEGIN;
 	}
 	if (rescan_wanted && !copied)
 	{

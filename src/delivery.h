@@ -42,6 +42,7 @@ typedef struct PmJob
 	int			failures;		/* of searches */
 	int			store_failures;
 	bool		storing;		/* in the turn's transaction */
+	bool		known;			/* remembered before it was committed */
 	bool		by_row;			/* stored by itself, not with the others */
 } PmJob;
 

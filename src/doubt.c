@@ -131,7 +131,10 @@ search_failed(PmJob *job)
 		}
 	}
 	if (decided)
+	{
 		job->state = PM_JOB_STORE;
+		job->act_at = now;
+	}
 }
 
 /* Look a batch up that has rested long enough. */

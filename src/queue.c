@@ -173,6 +173,13 @@ static PmStatement insert_trouble = {
 static PmStatement clear_all_trouble = {
 	"DELETE FROM @.postmark_trouble", 0, {0}
 };
+static PmStatement retry_templates = {
+	"UPDATE @.postmark_deferred SET due_at = clock_timestamp()"
+	" WHERE due_at > clock_timestamp() AND id IN (SELECT id"
+	" FROM @.postmark_deferred WHERE error_code = 1101 OR last_error = '"
+	PM_NO_TEMPLATE_TEXT "' FOR UPDATE SKIP LOCKED)",
+	0, {0}
+};
 static PmStatement forget_content = {
 	"UPDATE @.postmark_history SET code = NULL, payload = NULL"
 	" WHERE id IN (SELECT id FROM @.postmark_history"
@@ -959,6 +966,13 @@ void
 pm_trouble_clear_all(void)
 {
 	pm_execute(&clear_all_trouble, NULL, NULL, 0);
+}
+
+/* Messages that lacked a template are due: the settings have changed. */
+void
+pm_deferred_retry_templates(void)
+{
+	pm_execute(&retry_templates, NULL, NULL, 0);
 }
 
 /*

@@ -19,6 +19,9 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
+/* Why a message is deferred whose usage type has no template */
+#define PM_NO_TEMPLATE_TEXT "There is no template for the usage type."
+
 /* Length of a uuid as text, with its NUL */
 #define PM_UUID_TEXT 37
 
@@ -116,6 +119,7 @@ extern bool pm_batch_store(PmBatch *batch, TimestampTz now);
 extern void pm_trouble_store(const char *connector, const char *state,
 							 const char *detail, const char *hint);
 extern void pm_trouble_clear_all(void);
+extern void pm_deferred_retry_templates(void);
 extern int	pm_history_forget_content(TimestampTz now, int limit,
 									  TimestampTz *next);
 extern int	pm_history_purge(TimestampTz before, int limit,

@@ -18,6 +18,7 @@
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/resowner.h"
@@ -374,6 +375,9 @@ pm_message_requeue(int64 id)
 		return false;
 	}
 	read_returned(&m);
+
+	/* The lock that the INSERT takes, before postmark_remove comes between */
+	LockRelationOid(pm_object(PM_DEFERRED), RowExclusiveLock);
 	connector = pm_connector(m.connector, false);
 	template = pm_require_template(connector, m.usage_type, m.locale);
 	m.due_at = GetCurrentTimestamp();

@@ -43,6 +43,7 @@ void
 pm_ranges_add(PmRanges *ranges, int64 low, int64 high)
 {
 	PmIdRange  *range;
+	int			grown;
 	int			i;
 
 	for (i = ranges->n - 1; i >= 0; i--)
@@ -59,9 +60,27 @@ pm_ranges_add(PmRanges *ranges, int64 low, int64 high)
 		return;
 	}
 
-	range = &ranges->range[i < 0 ? ranges->n - 1 : i];
+	/* Grow one; what it overlaps then becomes one with it */
+	grown = i < 0 ? ranges->n - 1 : i;
+	range = &ranges->range[grown];
 	range->low = Min(range->low, low);
 	range->high = Max(range->high, high);
+	for (i = ranges->n - 1; i >= 0; i--)
+	{
+		PmIdRange  *other = &ranges->range[i];
+
+		if (i == grown || other->low > range->high || other->high < range->low)
+			continue;
+		range->low = Min(range->low, other->low);
+		range->high = Max(range->high, other->high);
+		*other = ranges->range[--ranges->n];
+		if (grown == ranges->n)
+		{
+			grown = i;
+			range = other;
+		}
+		i = ranges->n;			/* it may overlap more now */
+	}
 }
 
 /* Ask the launcher to look at a database, InvalidOid for all of them. */
