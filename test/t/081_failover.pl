@@ -40,11 +40,11 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'copy');
 $standby->set_standby_mode();
 $standby->start;
-$standby->promote;
-$standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
 is( $standby->safe_psql(
 		'postgres', 'SELECT count(*) FROM postmark_queue'),
-	$n, 'the new primary inherits the messages as unsent');
+	$n, 'the standby holds the messages as unsent');
+$standby->promote;
+$standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
 $standby->safe_psql('postgres',
 	"SELECT postmark_resume(), postmark_enqueue('new\@t.example', 'Register', '000000')"
 );
