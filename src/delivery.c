@@ -22,9 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "attempts.h"
 #include "catalog.h"
-#include "code_store.h"
 #include "delivery.h"
 #include "guc.h"
 
@@ -42,11 +40,7 @@
 /* When somebody has a message locked, try it again after, ms */
 #define ROW_LOCKED_DELAY	100
 
-/* Rows that one transaction of housekeeping deletes */
-#define HOUSEKEEPING_ROWS	1000
-
-/* Shortest time between two such, or two rescans before a sleep, ms */
-#define HOUSEKEEPING_DELAY	1000
+/* Shortest time between two rescans before a sleep, ms */
 #define RESCAN_DELAY		60000
 
 /* A message that has no template is tried again after, ms */
@@ -62,12 +56,6 @@ static TimestampTz rescanned_at;
 static bool active_since_rescan;
 static TimestampTz retry_at;	/* after a transaction that failed */
 static int	failures;
-static TimestampTz content_at;	/* forget codes of failed messages */
-static TimestampTz purge_at;	/* forget old history */
-static TimestampTz codes_at;	/* forget expired codes and what belongs to
-								 * them */
-static TimestampTz attempts_at; /* store failed attempts */
-static TimestampTz attempts_stored_at;
 static int	next_channel;		/* who claims first */
 
 static void load_and_scan(TimestampTz now);
@@ -179,7 +167,7 @@ pm_delivery_start(PmSlot *my_slot)
 	slot = my_slot;
 	reload_wanted = true;
 	rescan_wanted = true;
-	content_at = purge_at = codes_at = attempts_at = DT_NOBEGIN;
+	pm_house_start();
 }
 
 /* Settings have changed. */
@@ -209,26 +197,6 @@ pm_delivery_wake(const PmWakeup *wakeup)
 		rescan_wanted = true;
 	else
 		pm_channels_wake(wakeup);
-}
-
-/*
- * Codes were issued, or attempts failed.  A code has nothing to clean up
- * before its shortest life is over; attempts are stored at once if that is
- * not more often than it should be.
- */
-void
-pm_delivery_codes(uint32 reasons)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (reasons & PM_WAKE_CODES)
-		codes_at = Min(codes_at,
-					   TimestampTzPlusMilliseconds(now, PM_CODES_CLEANUP_AFTER * 1000L));
-	if (reasons & PM_WAKE_ATTEMPTS)
-		attempts_at =
-			Min(attempts_at,
-				Max(now, TimestampTzPlusMilliseconds(attempts_stored_at,
-													 HOUSEKEEPING_DELAY)));
 }
 
 /*
@@ -589,15 +557,8 @@ stored(PmJob *job)
 	job->store_failures = 0;
 	job->by_row = false;
 	for (i = 0; i < job->batch->nmessages; i++)
-	{
-		PmMessage  *m = &job->batch->messages[i];
-
-		if (m->disposal == PM_FINISH && strcmp(m->status, "failed") == 0)
-			content_at = Min(content_at, m->expires_at);
-		if (m->disposal == PM_FINISH)
-			purge_at = Min(purge_at, GetCurrentTimestamp() +
-						   pm_history_retention * 60 * USECS_PER_SEC);
-	}
+		if (job->batch->messages[i].disposal == PM_FINISH)
+			pm_house_finished(&job->batch->messages[i]);
 	if (job->state == PM_JOB_SPLIT)
 		pm_job_drop(job);
 	else
@@ -801,157 +762,6 @@ run_turn(void)
 }
 
 /*
- * Housekeeping
- */
-
-typedef struct Sweep
-{
-	PmChannel  *channel;
-	TimestampTz now;
-	TimestampTz next;
-} Sweep;
-
-/* Finish what expired of a channel that does not flow. */
-static void
-sweep_body(void *arg)
-{
-	Sweep	   *sweep = arg;
-	int			p;
-
-	sweep->next = DT_NOEND;
-	for (p = 0; p < PM_PRIORITIES * 2; p++)
-	{
-		int32		lane = sweep->channel->number * PM_PRIORITIES + p / 2;
-		PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane,
-											p % 2 == 1, HOUSEKEEPING_ROWS);
-		bool		more = pm_queue_expired(batch, sweep->now,
-											HOUSEKEEPING_ROWS, &sweep->next);
-		int			kept = 0;
-		int			i;
-
-		pm_queue_lock(batch, 0);
-		for (i = 0; i < batch->nmessages; i++)
-		{
-			PmMessage  *m = &batch->messages[i];
-
-			if (!m->locked || pm_in_flight(m->id))
-				continue;
-			pm_message_finish(m, "expired", m->last_error);
-			batch->messages[kept++] = *m;
-		}
-		batch->nmessages = kept;
-		if (kept > 0)
-			pm_batch_store(batch, sweep->now);
-		if (more)
-			sweep->next = sweep->now;
-		MemoryContextDelete(batch->context);
-	}
-}
-
-static void
-sweep_channel(PmChannel *channel, TimestampTz now)
-{
-	Sweep		sweep = {channel, now, DT_NOEND};
-	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
-	int			sqlstate;
-
-	if (!pm_run_transaction("finish expired messages", sweep_body, &sweep,
-							&sqlstate))
-		sweep.next = soon;
-	else
-		ConditionVariableBroadcast(&slot->finished);
-	channel->sweep_at = sweep.next == DT_NOEND ? DT_NOEND : Max(sweep.next, soon);
-}
-
-static void
-content_body(void *arg)
-{
-	if (pm_history_forget_content(GetCurrentTimestamp(), HOUSEKEEPING_ROWS,
-								  &content_at) == HOUSEKEEPING_ROWS)
-		content_at = DT_NOBEGIN;
-}
-
-static void
-purge_body(void *arg)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int64		keep = pm_history_retention * INT64CONST(60) * USECS_PER_SEC;
-	TimestampTz oldest;
-
-	if (pm_history_purge(now - keep, HOUSEKEEPING_ROWS, &oldest) >= HOUSEKEEPING_ROWS)
-		purge_at = DT_NOBEGIN;
-	else
-		purge_at = oldest == DT_NOEND ? DT_NOEND : oldest + keep;
-}
-
-static void
-codes_body(void *arg)
-{
-	if (pm_codes_cleanup(GetCurrentTimestamp(), HOUSEKEEPING_ROWS, &codes_at))
-		codes_at = DT_NOBEGIN;
-}
-
-typedef struct AttemptsToStore
-{
-	PmAttempts *attempts;
-	int			n;
-} AttemptsToStore;
-
-static void
-attempts_body(void *arg)
-{
-	AttemptsToStore *to_store = arg;
-
-	pm_attempts_store(to_store->attempts, to_store->n);
-}
-
-/*
- * Store the failed attempts that shared memory has.  Only what has been
- * committed may be taken away there.
- */
-static void
-store_attempts(TimestampTz now)
-{
-	AttemptsToStore some;
-	bool		again = true;
-	int			sqlstate;
-
-	if (attempts_at > now)
-		return;
-	attempts_stored_at = now;
-	attempts_at = DT_NOEND;
-	some.attempts = palloc(sizeof(PmAttempts) * HOUSEKEEPING_ROWS);
-	some.n = pm_attempts_collect(some.attempts, HOUSEKEEPING_ROWS);
-	if (some.n == 0)
-		return;
-	if (pm_run_transaction("store failed attempts", attempts_body, &some,
-						   &sqlstate))
-	{
-		again = !pm_attempts_stored(some.attempts, some.n) ||
-			some.n == HOUSEKEEPING_ROWS;
-		pm_delivery_codes(PM_WAKE_CODES);
-	}
-	if (again)
-		attempts_at = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
-}
-
-/* Run one of the others when it is due, not more often than it should. */
-static void
-keep_house(const char *what, PmTransactionBody body, TimestampTz *at,
-		   TimestampTz now)
-{
-	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
-	int			sqlstate;
-
-	if (*at > now)
-		return;
-	if (!pm_run_transaction(what, body, NULL, &sqlstate))
-		*at = soon;
-	if (*at != DT_NOEND)
-		*at = Max(*at, soon);
-}
-
-/*
  * Requests that do not send
  */
 
@@ -1044,8 +854,7 @@ load_and_scan(TimestampTz now)
 			loaded = true;
 		reload_wanted = false;
 
-		/* history_retention may be another one */
-		purge_at = DT_NOBEGIN;
+		pm_house_reload();
 	}
 	if (rescan_wanted && !copied)
 	{
@@ -1108,8 +917,7 @@ advance_jobs(TimestampTz now)
 static TimestampTz
 next_turn(TimestampTz now)
 {
-	TimestampTz next = Min(Min(content_at, purge_at),
-						   Min(codes_at, attempts_at));
+	TimestampTz next = pm_house_next();
 	dlist_iter	iter;
 	int			i;
 
@@ -1129,7 +937,7 @@ next_turn(TimestampTz now)
 		if (pm_channel(i)->trouble_dirty)
 			next = now;
 	}
-	if (active_since_rescan && next > now)
+	if (active_since_rescan && dlist_is_empty(pm_jobs()))
 		next = Min(next, TimestampTzPlusMilliseconds(rescanned_at, RESCAN_DELAY));
 	return next == DT_NOEND ? next : Max(next, retry_at);
 }
@@ -1174,22 +982,8 @@ pm_delivery_turn(void)
 		run_turn();
 	advance_jobs(now);
 
-	for (i = 0; i < pm_channel_count(); i++)
-	{
-		PmChannel  *channel = pm_channel(i);
-
-		if (channel->connector && !pm_channel_flows(channel) &&
-			channel->sweep_at <= now)
-			sweep_channel(channel, now);
-	}
-	keep_house("forget the codes of failed messages", content_body,
-			   &content_at, now);
-	keep_house("forget expired codes", codes_body, &codes_at, now);
-	store_attempts(now);
-	if (pm_history_retention > 0)
-		keep_house("purge its history", purge_body, &purge_at, now);
-	else
-		purge_at = DT_NOEND;
+	if (pm_house_keep(now))
+		ConditionVariableBroadcast(&slot->finished);
 
 	/* Before a long sleep: what came in without a wake-up, perhaps */
 	if (active_since_rescan &&

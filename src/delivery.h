@@ -51,8 +51,15 @@ extern void pm_delivery_start(PmSlot *slot);
 extern void pm_delivery_reload(void);
 extern void pm_delivery_rescan(void);
 extern void pm_delivery_wake(const PmWakeup *wakeup);
-extern void pm_delivery_codes(uint32 reasons);
 extern TimestampTz pm_delivery_turn(void);
+
+/* By the clock (housekeeping.c) */
+extern void pm_house_start(void);
+extern void pm_house_reload(void);
+extern void pm_house_codes(uint32 reasons);
+extern void pm_house_finished(const PmMessage *message);
+extern bool pm_house_keep(TimestampTz now);
+extern TimestampTz pm_house_next(void);
 
 /* The jobs (jobs.c) */
 extern PmJob *pm_job_create(PmChannel *channel, PmBatch *batch,

@@ -173,7 +173,7 @@ take_wakeup(Oid *extension)
 		pm_delivery_rescan();
 	if (wakeup.reasons & (PM_WAKE_MESSAGES | PM_WAKE_DEFERRED))
 		pm_delivery_wake(&wakeup);
-	pm_delivery_codes(wakeup.reasons);
+	pm_house_codes(wakeup.reasons);
 }
 
 /*
