@@ -80,8 +80,9 @@ foreach my $case (
 # Without it: attempts are few, and one at a time
 my $since = last_request();
 my $rule = $sandbox->rule(path => '/email*', action => { status => 503 });
+my $requests = $sandbox->counts->{requests}{'/email/batchWithTemplates'};
 $node->enqueue(4000, prefix => 'maintenance');
-ok($sandbox->wait_requests($sandbox->counts->{requests}{'/email/batchWithTemplates'} + 10, path => '/email/batch*', timeout => 20),
+ok($sandbox->wait_requests($requests + 10, path => '/email/batch*', timeout => 20),
 	'503: it is tried again');
 $sandbox->clear_rules($rule);
 my @refused = grep { $_->{outcome} eq '503' } sends($since);
