@@ -495,22 +495,11 @@ postmark_issue_code_trigger(PG_FUNCTION_ARGS)
 
 	PM_HIDE_STATEMENT();
 
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
-		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("postmark_issue_code_trigger must be fired FOR EACH ROW on INSERT or UPDATE"),
-				 errhint("Use CREATE TRIGGER ... AFTER INSERT ... FOR EACH ROW.")));
+	row = pm_trigger_row(fcinfo, "postmark_issue_code_trigger",
+						 "Use CREATE TRIGGER ... AFTER INSERT ... FOR EACH ROW.",
+						 "Use EXECUTE FUNCTION postmark_issue_code_trigger('email column', 'usage type').");
 	args = trigger->tg_trigger->tgargs;
 	nargs = trigger->tg_trigger->tgnargs;
-	if (nargs < 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("postmark_issue_code_trigger needs at least two arguments"),
-				 errhint("Use EXECUTE FUNCTION postmark_issue_code_trigger('email column', 'usage type').")));
-	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
-		? trigger->tg_newtuple : trigger->tg_trigtuple;
 
 	memset(&request, 0, sizeof(request));
 	request.email = pm_trigger_column(trigger, row, args[0]);

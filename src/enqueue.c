@@ -342,22 +342,11 @@ postmark_enqueue_trigger(PG_FUNCTION_ARGS)
 
 	PM_HIDE_STATEMENT();
 
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
-		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("postmark_enqueue_trigger must be fired FOR EACH ROW on INSERT or UPDATE")));
+	row = pm_trigger_row(fcinfo, "postmark_enqueue_trigger",
+						 NULL,
+						 "Use EXECUTE FUNCTION postmark_enqueue_trigger('email column', 'usage type', 'code column').");
 	args = trigger->tg_trigger->tgargs;
 	nargs = trigger->tg_trigger->tgnargs;
-	if (nargs < 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("postmark_enqueue_trigger needs at least two arguments"),
-				 errhint("Use EXECUTE FUNCTION postmark_enqueue_trigger('email column', 'usage type', 'code column').")));
-
-	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
-		? trigger->tg_newtuple : trigger->tg_trigtuple;
 
 	memset(&m, 0, sizeof(m));
 	m.email = pm_trigger_column(trigger, row, args[0]);

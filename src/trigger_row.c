@@ -93,3 +93,34 @@ pm_trigger_payload(const TriggerData *trigger, HeapTuple row, const char *column
 				 errhidestmt(true)));
 	return result;
 }
+
+/*
+ * The row that a trigger for a signup table was fired for, once it is certain
+ * that it was fired as it should be, with an email column and a usage type.
+ *
+ * function:       its name, for the errors
+ * row_hint:       what to do if it was not fired FOR EACH ROW, or NULL
+ * arguments_hint: how its arguments should be
+ */
+HeapTuple
+pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
+			   const char *row_hint, const char *arguments_hint)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired FOR EACH ROW on INSERT or UPDATE",
+						function),
+				 row_hint ? errhint("%s", row_hint) : 0));
+	if (trigger->tg_trigger->tgnargs < 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s needs at least two arguments", function),
+				 errhint("%s", arguments_hint)));
+	return TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
+		? trigger->tg_newtuple : trigger->tg_trigtuple;
+}
