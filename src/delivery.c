@@ -55,7 +55,8 @@ static bool rescan_wanted;
 static TimestampTz rescanned_at;
 static bool active_since_rescan;
 static TimestampTz retry_at;	/* after a transaction that failed */
-static int	failures;
+static int	failures;			/* of the turn's transaction, in a row: until it
+								 * succeeds, results are stored with care */
 static int	next_channel;		/* who claims first */
 
 static void load_and_scan(TimestampTz now);
@@ -427,7 +428,7 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now)
 	else
 		read_lane(channel, lane, batch, aside, now);
 	if (aside->nmessages > 0)
-		pm_batch_store(aside, now);
+		pm_batch_store(aside, now, failures > 0);
 	if (batch->nmessages == 0)
 	{
 		MemoryContextDelete(batch->context);
@@ -502,7 +503,7 @@ split(PmJob *job, TimestampTz now)
 
 	for (i = 0; i < batch->nmessages; i++)
 		batch->messages[i].disposal = PM_RELEASE;
-	if (!pm_batch_store(batch, now))
+	if (!pm_batch_store(batch, now, failures > 0))
 		return;
 	for (half = 0; half < 2; half++)
 	{
@@ -529,7 +530,7 @@ store(PmJob *job, TimestampTz now)
 {
 	if (job->state == PM_JOB_SPLIT)
 		split(job, now);
-	else if (!pm_batch_store(job->batch, now))
+	else if (!pm_batch_store(job->batch, now, failures > 0))
 	{
 		int			i;
 

@@ -113,7 +113,7 @@ settle_page(void *arg)
 		}
 		batch->nmessages = kept;
 		if (kept > 0)
-			pm_batch_store(batch, now);
+			pm_batch_store(batch, now, true);
 		MemoryContextDelete(batch->context);
 	}
 }

@@ -21,6 +21,7 @@
 #include "code_store.h"
 #include "delivery.h"
 #include "guc.h"
+#include "history.h"
 
 /* Rows that one transaction deletes */
 #define HOUSEKEEPING_ROWS	1000
@@ -122,7 +123,7 @@ sweep_body(void *arg)
 		}
 		batch->nmessages = kept;
 		if (kept > 0)
-			pm_batch_store(batch, sweep->now);
+			pm_batch_store(batch, sweep->now, true);
 		if (more)
 			sweep->next = sweep->now;
 		MemoryContextDelete(batch->context);

@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "history.h"
 #include "queue.h"
 
 /*
@@ -134,25 +135,6 @@ static PmStatement delete_deferred = {
 	"DELETE FROM @.postmark_deferred WHERE id = ANY ($1)",
 	1, {INT8ARRAYOID}
 };
-static PmStatement insert_history = {
-	"INSERT INTO @.postmark_history (id, connector, email, usage_type, locale,"
-	" template_alias, status, attempts, message_id, error_code, last_error,"
-	" created_at, due_at, expires_at, finished_at, code, payload, no_track)"
-	" SELECT u.id, $1, u.email, u.usage_type, u.locale, u.template_alias,"
-	" u.status, u.attempts, u.message_id, u.error_code, u.last_error,"
-	" u.created_at, u.due_at, u.expires_at, $2, u.code, u.payload,"
-	" u.no_track"
-	" FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-	" $16, $17, $18) AS u(id, email, usage_type, locale, template_alias, status,"
-	" attempts, message_id, error_code, last_error, created_at, due_at,"
-	" expires_at, code, payload, no_track)"
-	" ON CONFLICT DO NOTHING",
-	18, {TEXTOID, TIMESTAMPTZOID,
-		INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
-		TEXTARRAYOID, INT4ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
-		TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
-	TEXTARRAYOID, JSONBARRAYOID, BOOLARRAYOID}
-};
 static PmStatement insert_deferred = {
 	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
 	" email, usage_type, code, payload, locale, connector, attempts,"
@@ -179,30 +161,6 @@ static PmStatement retry_templates = {
 	" FROM @.postmark_deferred WHERE error_code = 1101 OR last_error = '"
 	PM_NO_TEMPLATE_TEXT "' FOR UPDATE SKIP LOCKED)",
 	0, {0}
-};
-static PmStatement forget_content = {
-	"UPDATE @.postmark_history SET code = NULL, payload = NULL"
-	" WHERE id IN (SELECT id FROM @.postmark_history"
-	" WHERE (code IS NOT NULL OR payload IS NOT NULL) AND expires_at <= $1"
-	" ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
-	2, {TIMESTAMPTZOID, INT8OID}
-};
-static PmStatement next_content = {
-	"SELECT expires_at FROM @.postmark_history"
-	" WHERE code IS NOT NULL OR payload IS NOT NULL"
-	" ORDER BY expires_at LIMIT 1",
-	0, {0}
-};
-static PmStatement next_history_connector = {
-	"SELECT connector, finished_at FROM @.postmark_history WHERE connector > $1"
-	" ORDER BY connector, finished_at LIMIT 1",
-	1, {TEXTOID}
-};
-static PmStatement purge_history = {
-	"DELETE FROM @.postmark_history WHERE id IN (SELECT id"
-	" FROM @.postmark_history WHERE connector = $1 AND finished_at < $2"
-	" ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED)",
-	3, {TEXTOID, TIMESTAMPTZOID, INT8OID}
 };
 static PmStatement read_instance = {
 	"SELECT database, timeline FROM @.postmark_instance LIMIT 1", 0, {0}
@@ -708,133 +666,6 @@ pm_intent_insert(PmBatch *batch)
 	pm_execute(&insert_intent, values, NULL, 0);
 }
 
-/* One column of the finished messages as an array, for unnest. */
-typedef struct Column
-{
-	Datum	   *values;
-	bool	   *nulls;
-	int			n;
-} Column;
-
-static void
-put(Column *column, Datum value, bool isnull)
-{
-	column->values[column->n] = value;
-	column->nulls[column->n++] = isnull;
-}
-
-static void
-put_text(Column *column, const char *text)
-{
-	put(column, text ? CStringGetTextDatum(text) : (Datum) 0, text == NULL);
-}
-
-/* The finished messages of the batch, in one statement. */
-static void
-store_history(PmBatch *batch, int nfinished, TimestampTz now)
-{
-	static const Oid element_types[16] = {
-		INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, UUIDOID,
-		INT4OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		TEXTOID, JSONBOID, BOOLOID
-	};
-	Column		columns[16];
-	Datum		values[18];
-	int			i;
-
-	for (i = 0; i < 16; i++)
-	{
-		columns[i].values = palloc(sizeof(Datum) * nfinished);
-		columns[i].nulls = palloc(sizeof(bool) * nfinished);
-		columns[i].n = 0;
-	}
-	for (i = 0; i < batch->nmessages; i++)
-	{
-		const PmMessage *m = &batch->messages[i];
-		bool		keep_content;
-
-		if (m->disposal != PM_FINISH)
-			continue;
-
-		/* A failed message can be put back into the queue until it expires */
-		keep_content = strcmp(m->status, "failed") == 0 && m->expires_at > now;
-
-		put(&columns[0], Int64GetDatum(m->id), false);
-		put_text(&columns[1], m->email);
-		put_text(&columns[2], m->usage_type);
-		put_text(&columns[3], m->locale);
-		put_text(&columns[4], m->template_alias);
-		put_text(&columns[5], m->status);
-		put(&columns[6], Int32GetDatum(m->attempts), false);
-		if (m->message_id)
-			put(&columns[7], DirectFunctionCall1(uuid_in,
-												 CStringGetDatum(m->message_id)),
-				false);
-		else
-			put(&columns[7], (Datum) 0, true);
-		put(&columns[8], Int32GetDatum(m->error_code), m->error_code < 0);
-		put_text(&columns[9], m->last_error);
-		put(&columns[10], TimestampTzGetDatum(m->created_at), false);
-		put(&columns[11], TimestampTzGetDatum(m->due_at), false);
-		put(&columns[12], TimestampTzGetDatum(m->expires_at), false);
-		put_text(&columns[13], keep_content ? m->code : NULL);
-		put(&columns[14], JsonbPGetDatum(m->payload),
-			!keep_content || m->payload == NULL);
-		put(&columns[15], BoolGetDatum(true), !m->no_track);
-	}
-
-	values[0] = CStringGetTextDatum(batch->messages[0].connector);
-	values[1] = TimestampTzGetDatum(now);
-	for (i = 0; i < 16; i++)
-	{
-		int			dims[1];
-		int			lbs[1] = {1};
-		int16		typlen;
-		bool		typbyval;
-		char		typalign;
-
-		dims[0] = nfinished;
-		switch (element_types[i])
-		{
-			case INT4OID:
-				typlen = sizeof(int32);
-				typbyval = true;
-				typalign = TYPALIGN_INT;
-				break;
-			case INT8OID:
-			case TIMESTAMPTZOID:
-				typlen = sizeof(int64);
-				typbyval = FLOAT8PASSBYVAL;
-				typalign = TYPALIGN_DOUBLE;
-				break;
-			case UUIDOID:
-				typlen = UUID_LEN;
-				typbyval = false;
-				typalign = TYPALIGN_CHAR;
-				break;
-			case BOOLOID:
-				typlen = sizeof(bool);
-				typbyval = true;
-				typalign = TYPALIGN_CHAR;
-				break;
-			default:
-				typlen = -1;
-				typbyval = false;
-				typalign = TYPALIGN_INT;
-				break;
-		}
-		values[2 + i] = PointerGetDatum(
-										construct_md_array(columns[i].values,
-														   columns[i].nulls, 1,
-														   dims, lbs,
-														   element_types[i],
-														   typlen, typbyval,
-														   typalign));
-	}
-
-	pm_execute(&insert_history, values, NULL, 0);
-}
-
 /* A message that waits for its next attempt. */
 static void
 store_deferred(const PmBatch *batch, const PmMessage *m)
@@ -882,13 +713,14 @@ store_deferred(const PmBatch *batch, const PmMessage *m)
  * history, the deferred ones to postmark_deferred, and the intent shrinks to
  * those that are still in doubt, or goes.
  *
- * now: the time of finishing
+ * now:     the time of finishing
+ * careful: as for pm_history_insert
  *
  * Returns false, having written nothing, if the intent was there no more:
  * then somebody else has settled the batch.
  */
 bool
-pm_batch_store(PmBatch *batch, TimestampTz now)
+pm_batch_store(PmBatch *batch, TimestampTz now, bool careful)
 {
 	Datum		values[2];
 	int64	   *gone = palloc(sizeof(int64) * Max(batch->nmessages, 1));
@@ -933,7 +765,7 @@ pm_batch_store(PmBatch *batch, TimestampTz now)
 	}
 
 	if (nfinished > 0)
-		store_history(batch, nfinished, now);
+		pm_history_insert(batch, now, careful);
 	for (i = 0; i < batch->nmessages; i++)
 		if (batch->messages[i].disposal == PM_DEFER)
 			store_deferred(batch, &batch->messages[i]);
@@ -973,64 +805,6 @@ void
 pm_deferred_retry_templates(void)
 {
 	pm_execute(&retry_templates, NULL, NULL, 0);
-}
-
-/*
- * Take code and payload out of at most "limit" failed messages that have
- * expired.  Returns their number; *next becomes the time of the next one
- * (DT_NOEND: none).
- */
-int
-pm_history_forget_content(TimestampTz now, int limit, TimestampTz *next)
-{
-	Datum		values[2];
-	int			n;
-
-	values[0] = TimestampTzGetDatum(now);
-	values[1] = Int64GetDatum(limit);
-	pm_execute(&forget_content, values, NULL, 0);
-	n = (int) SPI_processed;
-
-	pm_execute(&next_content, NULL, NULL, 1);
-	*next = DT_NOEND;
-	if (SPI_processed > 0)
-		*next = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	return n;
-}
-
-/*
- * Delete at most "limit" finished messages a connector from before "before".
- * Returns their number; *oldest becomes the time of the oldest that remains
- * (DT_NOEND: none).
- */
-int
-pm_history_purge(TimestampTz before, int limit, TimestampTz *oldest)
-{
-	char	   *connector = pstrdup("");
-	int			n = 0;
-
-	*oldest = DT_NOEND;
-	for (;;)
-	{
-		Datum		values[3];
-		TimestampTz first;
-
-		values[0] = CStringGetTextDatum(connector);
-		pm_execute(&next_history_connector, values, NULL, 1);
-		if (SPI_processed == 0)
-			return n;
-		connector = text_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		first = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
-		*oldest = Min(*oldest, first);
-		if (first < before)
-		{
-			values[0] = CStringGetTextDatum(connector);
-			values[1] = TimestampTzGetDatum(before);
-			values[2] = Int64GetDatum(limit);
-			pm_execute(&purge_history, values, NULL, 0);
-			n += (int) SPI_processed;
-		}
-	}
 }
 
 /* The database and timeline (0: none) that the queue belongs to. */

@@ -115,15 +115,11 @@ extern int	pm_read_intents(PmIntent **intents);
 
 /* Writing */
 extern void pm_intent_insert(PmBatch *batch);
-extern bool pm_batch_store(PmBatch *batch, TimestampTz now);
+extern bool pm_batch_store(PmBatch *batch, TimestampTz now, bool careful);
 extern void pm_trouble_store(const char *connector, const char *state,
 							 const char *detail, const char *hint);
 extern void pm_trouble_clear_all(void);
 extern void pm_deferred_retry_templates(void);
-extern int	pm_history_forget_content(TimestampTz now, int limit,
-									  TimestampTz *next);
-extern int	pm_history_purge(TimestampTz before, int limit,
-							 TimestampTz *oldest);
 extern void pm_instance_read(Oid *database, int *timeline);
 extern void pm_instance_set_timeline(int timeline);
 
