@@ -131,6 +131,10 @@ static PmStatement delete_queue = {
 	"DELETE FROM @.postmark_queue WHERE lane = $1 AND id = ANY ($2)",
 	2, {INT4OID, INT8ARRAYOID}
 };
+static PmStatement delete_queue_tids = {
+	"DELETE FROM @.postmark_queue WHERE ctid = ANY ($1) RETURNING id",
+	1, {TIDARRAYOID}
+};
 static PmStatement delete_deferred = {
 	"DELETE FROM @.postmark_deferred WHERE id = ANY ($1)",
 	1, {INT8ARRAYOID}
@@ -480,6 +484,15 @@ pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids)
 				  values, nids, MaxAllocSize);
 }
 
+/* Of pointers to item pointers */
+static Datum
+tid_array(Datum *tids, int ntids)
+{
+	return PointerGetDatum(construct_array(tids, ntids, TIDOID,
+										   sizeof(ItemPointerData), false,
+										   TYPALIGN_SHORT));
+}
+
 /*
  * Lock the messages from "first" on against postmark_cancel until the end of
  * the transaction, and set "locked" of those that could be: the others are
@@ -500,9 +513,7 @@ pm_queue_lock(PmBatch *batch, int first)
 	tids = palloc(sizeof(Datum) * n);
 	for (i = 0; i < n; i++)
 		tids[i] = PointerGetDatum(&batch->messages[first + i].tid);
-	values[0] = PointerGetDatum(construct_array(tids, n, TIDOID,
-												sizeof(ItemPointerData), false,
-												TYPALIGN_SHORT));
+	values[0] = tid_array(tids, n);
 	pm_execute(query, values, NULL, 0);
 	for (i = 0; i < SPI_processed; i++)
 	{
@@ -709,6 +720,70 @@ store_deferred(const PmBatch *batch, const PmMessage *m)
 }
 
 /*
+ * Delete what was finished or deferred from the table that it is in.
+ *
+ * Rows of the hot table are never updated, so they are where they were read,
+ * which is found faster than their ids.  Only if somebody deleted one, or moved
+ * them all (VACUUM FULL), is the index asked.  A place that has become another
+ * message's is an error; the batch is then stored with care.
+ */
+static void
+delete_gone(PmBatch *batch, bool careful)
+{
+	int64	   *ids = palloc(sizeof(int64) * batch->nmessages);
+	Datum	   *tids = palloc(sizeof(Datum) * batch->nmessages);
+	Datum		values[2];
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+
+		if (m->disposal != PM_FINISH && m->disposal != PM_DEFER)
+			continue;
+		tids[n] = PointerGetDatum(&m->tid);
+		ids[n++] = m->id;
+	}
+
+	if (!batch->deferred && !careful)
+	{
+		int			expected = 0;
+		uint64		row;
+
+		values[0] = tid_array(tids, n);
+		pm_execute(&delete_queue_tids, values, NULL, 0);
+		for (row = 0; row < SPI_processed; row++)
+		{
+			bool		isnull;
+			int64		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row],
+														 SPI_tuptable->tupdesc,
+														 1, &isnull));
+
+			/* They mostly come in the order that we have them in */
+			if (expected == n || ids[expected] != id)
+				for (expected = 0; expected < n; expected++)
+					if (ids[expected] == id)
+						break;
+			if (expected == n)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("a queued message has another one's place")));
+			expected++;
+		}
+		SPI_freetuptable(SPI_tuptable);
+		if (row == n)
+			return;
+	}
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = int8_array(ids, n);
+	if (batch->deferred)
+		pm_execute(&delete_deferred, &values[1], NULL, 0);
+	else
+		pm_execute(&delete_queue, values, NULL, 0);
+}
+
+/*
  * Store what became of a batch's messages: the finished ones go to the
  * history, the deferred ones to postmark_deferred, and the intent shrinks to
  * those that are still in doubt, or goes.
@@ -723,7 +798,6 @@ bool
 pm_batch_store(PmBatch *batch, TimestampTz now, bool careful)
 {
 	Datum		values[2];
-	int64	   *gone = palloc(sizeof(int64) * Max(batch->nmessages, 1));
 	int			ngone = 0;
 	int			nfinished = 0;
 	int			i;
@@ -745,25 +819,14 @@ pm_batch_store(PmBatch *batch, TimestampTz now, bool careful)
 		PmMessage  *m = &batch->messages[i];
 
 		if (m->disposal == PM_FINISH || m->disposal == PM_DEFER)
-			gone[ngone++] = m->id;
+			ngone++;
 		if (m->disposal == PM_FINISH)
 			nfinished++;
 	}
 	if (ngone == 0)
 		return true;
 
-	if (batch->deferred)
-	{
-		values[0] = int8_array(gone, ngone);
-		pm_execute(&delete_deferred, values, NULL, 0);
-	}
-	else
-	{
-		values[0] = Int32GetDatum(batch->lane);
-		values[1] = int8_array(gone, ngone);
-		pm_execute(&delete_queue, values, NULL, 0);
-	}
-
+	delete_gone(batch, careful);
 	if (nfinished > 0)
 		pm_history_insert(batch, now, careful);
 	for (i = 0; i < batch->nmessages; i++)
