@@ -220,6 +220,16 @@ pm_catalog_generation(void)
 }
 
 /*
+ * Changes, too, when anything else about the objects did: a trigger, the file
+ * that holds a table, statistics.
+ */
+uint64
+pm_catalog_changes(void)
+{
+	return known.invalidations;
+}
+
+/*
  * Go on with the rights of the queue's owner, in a restricted context: what
  * the owner attached to a table runs as the owner and cannot change the
  * session.  An error in between needs no care, transaction abort restores the

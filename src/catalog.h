@@ -60,6 +60,7 @@ extern Oid	pm_owner(void);
 extern void pm_enter_owner(PmOwnerScope *scope);
 extern void pm_leave_owner(const PmOwnerScope *scope);
 extern uint64 pm_catalog_generation(void);
+extern uint64 pm_catalog_changes(void);
 extern int	pm_execute(PmStatement *statement, Datum *values,
 					   const char *nulls, long limit);
 extern SPIPlanPtr pm_plan(PmStatement *statement);

@@ -25,6 +25,7 @@
 #include "catalog.h"
 #include "delivery.h"
 #include "guc.h"
+#include "queue_space.h"
 
 /* A request's messages have about this many bytes at most. */
 #define BATCH_BYTES			(1024 * 1024)
@@ -169,6 +170,7 @@ pm_delivery_start(PmSlot *my_slot)
 	reload_wanted = true;
 	rescan_wanted = true;
 	pm_house_start();
+	pm_space_start();
 }
 
 /* Settings have changed. */
@@ -551,6 +553,7 @@ to_be_stored(const PmJob *job, TimestampTz now)
 static void
 stored(PmJob *job)
 {
+	Size		size = 0;
 	int			i;
 
 	if (job->store_failures > 0)
@@ -558,8 +561,14 @@ stored(PmJob *job)
 	job->store_failures = 0;
 	job->by_row = false;
 	for (i = 0; i < job->batch->nmessages; i++)
-		if (job->batch->messages[i].disposal == PM_FINISH)
-			pm_house_finished(&job->batch->messages[i]);
+	{
+		PmMessage  *m = &job->batch->messages[i];
+
+		size += m->size;
+		if (m->disposal == PM_FINISH)
+			pm_house_finished(m);
+	}
+	pm_space_used(size);
 	if (job->state == PM_JOB_SPLIT)
 		pm_job_drop(job);
 	else
@@ -918,7 +927,8 @@ advance_jobs(TimestampTz now)
 static TimestampTz
 next_turn(TimestampTz now)
 {
-	TimestampTz next = pm_house_next();
+	TimestampTz next = Min(pm_house_next(),
+						   pm_space_next(!dlist_is_empty(pm_jobs())));
 	dlist_iter	iter;
 	int			i;
 
@@ -985,6 +995,7 @@ pm_delivery_turn(void)
 
 	if (pm_house_keep(now))
 		ConditionVariableBroadcast(&slot->finished);
+	pm_space_keep(now, !dlist_is_empty(pm_jobs()));
 
 	/* Before a long sleep: what came in without a wake-up, perhaps */
 	if (active_since_rescan &&
