@@ -34,6 +34,7 @@
 #include "attempts.h"
 #include "code_store.h"
 #include "config.h"
+#include "enqueue.h"
 #include "errors.h"
 #include "message_check.h"
 #include "queue.h"
@@ -405,7 +406,7 @@ issue(const Request *request)
 		make_code(secret, policy.code_length);
 		message.code = secret;
 	}
-	code.id = pm_queue_insert(&message);
+	code.id = pm_enqueue(&message);
 
 	if (code.token)
 		token_hmac(key, code.connector, code.usage_type, secret, code.hmac);

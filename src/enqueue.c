@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
@@ -32,10 +33,12 @@
 
 #include "catalog.h"
 #include "config.h"
+#include "enqueue.h"
 #include "errors.h"
 #include "guc.h"
 #include "message_check.h"
 #include "queue.h"
+#include "row_insert.h"
 #include "shmem.h"
 #include "trigger_row.h"
 
@@ -144,28 +147,61 @@ text_or_null(Datum value, bool isnull)
 }
 
 /*
+ * Check a message that is to be sent now, give it what it lacks, and note it
+ * for the worker.
+ *
+ * m:		   email, usage_type, code, payload, locale, connector (NULL: the
+ *			   default one) and expires_at; gets id, created_at, connector,
+ *			   expires_at
+ * has_expiry: whether it has an expires_at
+ *
+ * Returns its lane.
+ */
+static int32
+admit(PmMessage *m, bool has_expiry)
+{
+	static bool checked_stuck = false;
+	const PmConnector *connector;
+	const PmTemplate *template;
+	int32		lane;
+
+	pm_check_message(m->email, m->usage_type, m->code, m->payload, m->locale);
+	if (m->connector == NULL)
+		m->connector = PM_DEFAULT_CONNECTOR;
+	connector = pm_connector(m->connector, false);
+	template = pm_require_template(connector, m->usage_type, m->locale);
+
+	m->created_at = GetCurrentTimestamp();
+	if (!has_expiry)
+		m->expires_at = default_expiry(m->created_at, template,
+									   m->code != NULL);
+	else
+		check_time(m->expires_at, "expires_at");
+
+	if (!checked_stuck)
+	{
+		checked_stuck = true;
+		warn_if_stuck(connector);
+	}
+	lane = PM_LANE(connector->number, template->priority);
+	m->id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
+	pm_note_message(lane, m->id);
+	return lane;
+}
+
+/*
  * Row trigger of postmark_queue: checks a message, gives it id, lane and times,
  * and notes it for the worker.
  */
 Datum
 postmark_queue_row(PG_FUNCTION_ARGS)
 {
-	static bool checked_stuck = false;
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	TupleDesc	desc;
 	Datum	   *values;
 	bool	   *nulls;
-	char	   *email;
-	char	   *usage_type;
-	char	   *code;
-	char	   *locale;
-	char	   *name;
-	Jsonb	   *payload;
-	const PmConnector *connector;
-	const PmTemplate *template;
-	TimestampTz now;
+	PmMessage	m;
 	int32		lane;
-	int64		id;
 	HeapTuple	result;
 
 	PM_HIDE_STATEMENT();
@@ -196,44 +232,89 @@ postmark_queue_row(PG_FUNCTION_ARGS)
 	nulls = palloc(sizeof(bool) * desc->natts);
 	heap_deform_tuple(trigger->tg_trigtuple, desc, values, nulls);
 
-	email = text_or_null(values[COL_EMAIL], nulls[COL_EMAIL]);
-	usage_type = text_or_null(values[COL_USAGE_TYPE], nulls[COL_USAGE_TYPE]);
-	code = text_or_null(values[COL_CODE], nulls[COL_CODE]);
-	payload = nulls[COL_PAYLOAD] ? NULL : DatumGetJsonbP(values[COL_PAYLOAD]);
-	locale = text_or_null(values[COL_LOCALE], nulls[COL_LOCALE]);
-	name = text_or_null(values[COL_CONNECTOR], nulls[COL_CONNECTOR]);
-
-	pm_check_message(email, usage_type, code, payload, locale);
-	connector = pm_connector(name ? name : PM_DEFAULT_CONNECTOR, false);
-	template = pm_require_template(connector, usage_type, locale);
-
-	now = GetCurrentTimestamp();
-	if (nulls[COL_EXPIRES_AT])
-		values[COL_EXPIRES_AT] =
-			TimestampTzGetDatum(default_expiry(now, template, code != NULL));
-	else
-		check_time(DatumGetTimestampTz(values[COL_EXPIRES_AT]), "expires_at");
-	if (name == NULL)
-		values[COL_CONNECTOR] = CStringGetTextDatum(PM_DEFAULT_CONNECTOR);
-
-	lane = PM_LANE(connector->number, template->priority);
-	if (!checked_stuck)
-	{
-		checked_stuck = true;
-		warn_if_stuck(connector);
-	}
-	id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
+	m.email = text_or_null(values[COL_EMAIL], nulls[COL_EMAIL]);
+	m.usage_type = text_or_null(values[COL_USAGE_TYPE], nulls[COL_USAGE_TYPE]);
+	m.code = text_or_null(values[COL_CODE], nulls[COL_CODE]);
+	m.payload = nulls[COL_PAYLOAD] ? NULL : DatumGetJsonbP(values[COL_PAYLOAD]);
+	m.locale = text_or_null(values[COL_LOCALE], nulls[COL_LOCALE]);
+	m.connector = text_or_null(values[COL_CONNECTOR], nulls[COL_CONNECTOR]);
+	m.expires_at = DatumGetTimestampTz(values[COL_EXPIRES_AT]);
+	lane = admit(&m, !nulls[COL_EXPIRES_AT]);
 
 	values[COL_LANE] = Int32GetDatum(lane);
-	values[COL_ID] = Int64GetDatum(id);
-	values[COL_CREATED_AT] = TimestampTzGetDatum(now);
+	values[COL_ID] = Int64GetDatum(m.id);
+	values[COL_CREATED_AT] = TimestampTzGetDatum(m.created_at);
+	values[COL_EXPIRES_AT] = TimestampTzGetDatum(m.expires_at);
+	if (nulls[COL_CONNECTOR])
+		values[COL_CONNECTOR] = CStringGetTextDatum(m.connector);
 	nulls[COL_LANE] = nulls[COL_ID] = nulls[COL_CREATED_AT] = false;
 	nulls[COL_EXPIRES_AT] = nulls[COL_CONNECTOR] = false;
 	result = heap_form_tuple(desc, values, nulls);
 
-	pm_note_message(lane, id);
 	PM_SHOW_STATEMENT();
 	return PointerGetDatum(result);
+}
+
+typedef struct Admitted
+{
+	const PmMessage *message;
+	int32		lane;
+} Admitted;
+
+/* The row of postmark_queue that the row trigger would make. */
+static void
+make_queue_row(void *arg, int i, Datum *values, bool *nulls)
+{
+	const Admitted *admitted = arg;
+	const PmMessage *m = admitted->message;
+
+	memset(nulls, false, QUEUE_COLUMNS);
+	values[COL_LANE] = Int32GetDatum(admitted->lane);
+	values[COL_ID] = Int64GetDatum(m->id);
+	values[COL_CREATED_AT] = TimestampTzGetDatum(m->created_at);
+	values[COL_EXPIRES_AT] = TimestampTzGetDatum(m->expires_at);
+	values[COL_EMAIL] = CStringGetTextDatum(m->email);
+	values[COL_USAGE_TYPE] = CStringGetTextDatum(m->usage_type);
+	if (m->code)
+		values[COL_CODE] = CStringGetTextDatum(m->code);
+	else
+		nulls[COL_CODE] = true;
+	values[COL_PAYLOAD] = JsonbPGetDatum(m->payload);
+	nulls[COL_PAYLOAD] = (m->payload == NULL);
+	if (m->locale)
+		values[COL_LOCALE] = CStringGetTextDatum(m->locale);
+	else
+		nulls[COL_LOCALE] = true;
+	values[COL_CONNECTOR] = CStringGetTextDatum(m->connector);
+	values[COL_NO_TRACK] = BoolGetDatum(true);
+	nulls[COL_NO_TRACK] = !m->no_track;
+}
+
+/*
+ * Queue a message to be sent now, as an INSERT into postmark_queue would.
+ *
+ * m: email, usage_type, code, payload, locale, connector, expires_at (0: the
+ *	  template's), no_track; checked here
+ *
+ * Returns the message's id, 0 if it is not queued (in an apply worker).
+ */
+int64
+pm_enqueue(PmMessage *m)
+{
+	Relation	queue = table_open(pm_object(PM_QUEUE), RowExclusiveLock);
+	bool		plain = !IsLogicalWorker() &&
+		pm_insert_is_plain(queue, QUEUE_COLUMNS, "postmark_queue_row");
+
+	if (plain)
+	{
+		Admitted	admitted;
+
+		admitted.message = m;
+		admitted.lane = admit(m, m->expires_at != 0);
+		pm_insert_rows(queue, 1, make_queue_row, &admitted);
+	}
+	table_close(queue, NoLock);
+	return plain ? m->id : pm_queue_insert(m);
 }
 
 /*
@@ -272,9 +353,8 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 					 errhidestmt(true)));
 	}
 
-	/* The row trigger does the rest for a message to be sent now. */
 	if (from == now)
-		return pm_queue_insert(m);
+		return pm_enqueue(m);
 
 	pm_check_message(m->email, m->usage_type, m->code, m->payload, m->locale);
 

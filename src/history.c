@@ -5,11 +5,7 @@
  *
  * Every message that is sent passes through here, and the SQL statement that
  * would store a batch (INSERT ... SELECT FROM unnest(...) ON CONFLICT DO
- * NOTHING) took half of the worker's time: arrays are made only to be taken
- * apart again, and each row descends its primary key twice.  So the rows go
- * into the table as COPY puts them there, page by page.  What that way cannot
- * do, triggers and rules of the owner's and ids that are there already, is
- * left to the statement.
+ * NOTHING) took half of the worker's time; see row_insert.c.
  *
  * src/history.c
  *
@@ -17,22 +13,15 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/table.h"
-#include "access/tableam.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "history.h"
-
-/* Rows that are put into the table at once */
-#define ROWS_AT_ONCE	100
+#include "row_insert.h"
 
 /* Columns of postmark_history, as the install script makes them */
 enum
@@ -135,85 +124,18 @@ make_row(const PmMessage *m, TimestampTz now, Datum *values, bool *nulls)
 #undef PUT
 }
 
-/*
- * Whether rows may go into the table without a statement: it is as the install
- * script made it, and its owner attached nothing that an INSERT would run.
- */
-static bool
-is_plain(Relation history)
+typedef struct Finished
 {
-	TupleDesc	desc = RelationGetDescr(history);
-	TriggerDesc *triggers = history->trigdesc;
+	const PmMessage **messages;
+	TimestampTz now;
+} Finished;
 
-	if (desc->natts != HISTORY_COLUMNS || history->rd_rules != NULL ||
-		history->rd_rel->relrowsecurity ||
-		(desc->constr && (desc->constr->num_check > 0 ||
-						  desc->constr->has_generated_stored)))
-		return false;
-	return triggers == NULL ||
-		!(triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
-		  triggers->trig_insert_before_statement ||
-		  triggers->trig_insert_after_statement ||
-		  triggers->trig_insert_new_table);
-}
-
-/* The finished messages of the batch, as COPY would store them. */
 static void
-insert_directly(Relation history, const PmBatch *batch, TimestampTz now)
+make_finished_row(void *arg, int i, Datum *values, bool *nulls)
 {
-	CommandId	command = GetCurrentCommandId(true);
-	EState	   *estate = CreateExecutorState();
-	MemoryContext row_context = GetPerTupleMemoryContext(estate);
-	BulkInsertState bulk = GetBulkInsertState();
-	ResultRelInfo *target = makeNode(ResultRelInfo);
-	TupleTableSlot *slots[ROWS_AT_ONCE];
-	int			nslots = 0;
-	int			n = 0;
-	int			i;
-	int			j;
+	const Finished *finished = arg;
 
-	InitResultRelInfo(target, history, 0, NULL, 0);
-	ExecOpenIndices(target, false);
-	for (i = 0; i < batch->nmessages; i++)
-	{
-		if (batch->messages[i].disposal == PM_FINISH)
-		{
-			MemoryContext old = MemoryContextSwitchTo(row_context);
-
-			if (n == nslots)
-			{
-				MemoryContextSwitchTo(estate->es_query_cxt);
-				slots[nslots++] = table_slot_create(history,
-													&estate->es_tupleTable);
-				MemoryContextSwitchTo(row_context);
-			}
-			make_row(&batch->messages[i], now, slots[n]->tts_values,
-					 slots[n]->tts_isnull);
-			ExecStoreVirtualTuple(slots[n++]);
-			MemoryContextSwitchTo(old);
-		}
-		if (n == ROWS_AT_ONCE || (n > 0 && i == batch->nmessages - 1))
-		{
-			MemoryContext old = MemoryContextSwitchTo(row_context);
-
-			table_multi_insert(history, slots, n, command, 0, bulk);
-			for (j = 0; j < n; j++)
-			{
-				list_free(ExecInsertIndexTuples(target, slots[j], estate,
-												false, false, NULL, NIL));
-				ExecClearTuple(slots[j]);
-			}
-			n = 0;
-			MemoryContextSwitchTo(old);
-			ResetPerTupleExprContext(estate);
-		}
-	}
-	table_finish_bulk_insert(history, 0);
-	FreeBulkInsertState(bulk);
-	ExecResetTupleTable(estate->es_tupleTable, false);
-	ExecCloseIndices(target);
-	FreeExecutorState(estate);
-	CommandCounterIncrement();
+	make_row(finished->messages[i], finished->now, values, nulls);
 }
 
 /*
@@ -225,30 +147,36 @@ insert_directly(Relation history, const PmBatch *batch, TimestampTz now)
 void
 pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 {
+	Finished	finished;
+	int			n = 0;
 	int			i;
+
+	finished.now = now;
+	finished.messages = palloc(sizeof(PmMessage *) * batch->nmessages);
+	for (i = 0; i < batch->nmessages; i++)
+		if (batch->messages[i].disposal == PM_FINISH)
+			finished.messages[n++] = &batch->messages[i];
 
 	if (!careful)
 	{
 		Relation	history = table_open(pm_object(PM_HISTORY),
 										 RowExclusiveLock);
-		bool		plain = is_plain(history);
+		bool		plain = pm_insert_is_plain(history, HISTORY_COLUMNS, NULL);
 
 		if (plain)
-			insert_directly(history, batch, now);
+			pm_insert_rows(history, n, make_finished_row, &finished);
 		table_close(history, NoLock);
 		if (plain)
 			return;
 	}
-	for (i = 0; i < batch->nmessages; i++)
+	for (i = 0; i < n; i++)
 	{
 		Datum		values[HISTORY_COLUMNS];
 		bool		isnull[HISTORY_COLUMNS];
 		char		nulls[HISTORY_COLUMNS];
 		int			c;
 
-		if (batch->messages[i].disposal != PM_FINISH)
-			continue;
-		make_row(&batch->messages[i], now, values, isnull);
+		make_row(finished.messages[i], now, values, isnull);
 		for (c = 0; c < HISTORY_COLUMNS; c++)
 			nulls[c] = isnull[c] ? 'n' : ' ';
 		pm_execute(&insert_history, values, nulls, 0);
