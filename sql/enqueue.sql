@@ -236,3 +236,48 @@ SELECT postmark_flush();
 SELECT usage_type, locale, template_alias, status FROM postmark_messages WHERE email ~ '^t\d+@' ORDER BY id;
 SELECT count(*) FROM postmark_messages m, jsonb_array_elements(test.sandbox('GET', 'messages?render=0') -> 'messages') s
 WHERE m.message_id = (s ->> 'MessageID')::uuid AND m.template_alias <> s -> 'Request' ->> 'TemplateAlias';
+
+--
+-- What the owner attaches to the tables works for messages that functions queue, too
+--
+CREATE TABLE test.seen (n serial, what text, email text);
+CREATE FUNCTION test.see() RETURNS trigger LANGUAGE plpgsql AS
+	$$BEGIN INSERT INTO test.seen (what, email) VALUES (TG_TABLE_NAME || ' ' || TG_WHEN, NEW.email); RETURN NEW; END$$;
+GRANT USAGE ON SCHEMA test TO PUBLIC;
+CREATE TRIGGER see AFTER INSERT ON postmark_queue FOR EACH ROW EXECUTE FUNCTION test.see();
+CREATE TRIGGER see BEFORE INSERT ON postmark_history FOR EACH ROW EXECUTE FUNCTION test.see();
+SELECT postmark_enqueue('seen@example.com', 'Register', '493021') IS NOT NULL;
+SELECT postmark_flush();
+ALTER TABLE postmark_queue DISABLE TRIGGER see;
+DROP TRIGGER see ON postmark_history;
+SELECT postmark_enqueue('notseen@example.com', 'Register', '493021') IS NOT NULL;
+DROP TRIGGER see ON postmark_queue;
+CREATE UNIQUE INDEX one_each ON postmark_queue (email, (lower(usage_type))) WHERE code IS NOT NULL;
+BEGIN;
+SELECT postmark_enqueue('one@example.com', 'Register', '493021') IS NOT NULL;
+SELECT test.attempt($$SELECT postmark_enqueue('one@example.com', 'Register', '493021')$$);
+COMMIT;
+DROP INDEX one_each;
+SELECT postmark_flush();
+SELECT what, email FROM test.seen ORDER BY n;
+SELECT email, status FROM postmark_messages WHERE email ~ '^(seen|notseen|one)' ORDER BY id;
+
+--
+-- A transaction that may not write
+--
+BEGIN READ ONLY;
+SELECT postmark_enqueue('readonly@example.com', 'Register', '493021');
+ROLLBACK;
+
+--
+-- An id that the history has already, as after a failover, holds up nothing
+--
+INSERT INTO postmark_history (id, connector, email, usage_type, status, attempts, created_at, expires_at, finished_at)
+SELECT last_value + n, 'default', 'before@example.com', 'Register', 'sent', 1, now(), now(), now()
+FROM postmark_message_id_seq, generate_series(2, 3) n;
+SELECT postmark_pause();
+SELECT count(postmark_enqueue(format('again%s@example.com', n), 'Register', '493021')) FROM generate_series(1, 5) n;
+SELECT postmark_resume();
+SELECT postmark_flush();
+SELECT email, status FROM postmark_messages WHERE email ~ '^(again|before)' ORDER BY id;
+SELECT test.sandbox('GET', format('messages?recipient=again%s@example.com', n)) -> 'total' FROM generate_series(1, 5) n;

@@ -301,10 +301,14 @@ make_queue_row(void *arg, int i, Datum *values, bool *nulls)
 int64
 pm_enqueue(PmMessage *m)
 {
-	Relation	queue = table_open(pm_object(PM_QUEUE), RowExclusiveLock);
-	bool		plain = !IsLogicalWorker() &&
-		pm_insert_is_plain(queue, QUEUE_COLUMNS, "postmark_queue_row");
+	Relation	queue;
+	bool		plain;
 
+	PreventCommandIfReadOnly("INSERT");
+	PreventCommandIfParallelMode("INSERT");
+	queue = table_open(pm_object(PM_QUEUE), RowExclusiveLock);
+	plain = !IsLogicalWorker() &&
+		pm_insert_is_plain(queue, QUEUE_COLUMNS, "postmark_queue_row");
 	if (plain)
 	{
 		Admitted	admitted;

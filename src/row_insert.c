@@ -21,8 +21,6 @@
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
-#include "miscadmin.h"
-#include "nodes/makefuncs.h"
 
 #include "row_insert.h"
 
@@ -66,7 +64,8 @@ pm_insert_is_plain(Relation rel, int ncolumns, const char *row_trigger)
 /*
  * Insert "n" rows into a table that is open with RowExclusiveLock and of which
  * pm_insert_is_plain is true.  No column that must not be null is checked.
- * Errors as those of an INSERT: a duplicate key, a read-only transaction.
+ * That the transaction may write is the caller's to see to.  A duplicate key is
+ * an error.
  */
 void
 pm_insert_rows(Relation rel, int n, PmMakeRow make, void *arg)
@@ -79,10 +78,6 @@ pm_insert_rows(Relation rel, int n, PmMakeRow make, void *arg)
 	TupleTableSlot *slots[ROWS_AT_ONCE];
 	int			from;
 	int			i;
-
-	if (XactReadOnly)
-		PreventCommandIfReadOnly("INSERT");
-	PreventCommandIfParallelMode("INSERT");
 
 	command = GetCurrentCommandId(true);
 	estate = CreateExecutorState();
