@@ -41,18 +41,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_HEAD	(64 * 1024)
-#define MAX_BODY	(64 * 1024 * 1024)
 #define READ_SIZE	(256 * 1024)
 #define MAX_WAITING	16
-
-typedef enum State
-{
-	READING_HEAD,
-	READING_BODY,
-	READING_CHUNKS,
-	ANSWERING					/* the reply is due later, or being sent */
-} State;
 
 typedef struct Connection
 {
@@ -60,19 +50,11 @@ typedef struct Connection
 	bool		closed;
 	struct Connection *next_closed;
 	uint32_t	events;			/* that epoll looks for */
-	State		state;
-	Buffer		in;
+	HttpRequest request;
+	int64_t		begun;			/* when the first byte of it came */
+	bool		answering;		/* the reply is due later, or being sent */
 	Buffer		out;
 	size_t		sent;			/* of out */
-
-	/* the request being read; its body begins at in.data + head */
-	char		method[8];
-	char		path[256];
-	int64_t		begun;
-	size_t		head;
-	size_t		body;			/* its length; of chunks, what is decoded yet */
-	size_t		raw;			/* chunks: offset of the next one */
-	bool		close_after;
 
 	bool		delayed;		/* is in the list below */
 	int64_t		due;
@@ -199,7 +181,7 @@ free_closed(void)
 		Connection *c = closed_ones;
 
 		closed_ones = c->next_closed;
-		free(c->in.data);
+		free(c->request.in.data);
 		free(c->out.data);
 		free(c);
 	}
@@ -228,15 +210,15 @@ send_reply(Connection *c)
 			c->sent += n;
 	}
 	c->out.len = c->sent = 0;
-	if (c->state != ANSWERING)
+	if (!c->answering)
 		return;					/* that was "100 Continue" */
 	end_flight(c);
-	if (c->close_after)
+	if (c->request.close_after)
 	{
 		drop(c);
 		return;
 	}
-	c->state = READING_HEAD;
+	c->answering = false;
 	watch(c, EPOLLIN);
 }
 
@@ -249,7 +231,7 @@ send_reply(Connection *c)
 static double
 parameter(const Connection *c, const char *name)
 {
-	const char *found = strstr(c->path, name);
+	const char *found = strstr(c->request.path, name);
 
 	return found ? strtod(found + strlen(name), NULL) : 0;
 }
@@ -274,7 +256,7 @@ answer_waiting(void)
 static void
 control(Connection *c)
 {
-	const char *what = c->path + strlen("/_bench/");
+	const char *what = c->request.path + strlen("/_bench/");
 
 	if (strncmp(what, "wait?", 5) == 0)
 	{
@@ -309,7 +291,7 @@ control(Connection *c)
 static bool
 is_control(const Connection *c)
 {
-	return strncmp(c->path, "/_bench/", 8) == 0;
+	return strncmp(c->request.path, "/_bench/", 8) == 0;
 }
 
 /* ----------------------------------------------------------------
@@ -317,31 +299,31 @@ is_control(const Connection *c)
  * ----------------------------------------------------------------
  */
 
-/* All of the request is there; of in, so much was it. */
+/* All of the request is there. */
 static void
-handle(Connection *c, size_t used)
+handle(Connection *c)
 {
+	HttpRequest *r = &c->request;
 	int64_t		received = now_ns();
 
-	c->state = ANSWERING;
+	c->answering = true;
 	c->out.len = c->sent = 0;
 	if (!is_control(c))
 	{
-		if (strcmp(c->method, "POST") == 0)
+		if (strcmp(r->method, "POST") == 0)
 		{
 			if (c->counted != resets)
 				counts.connections++;
 			c->counted = resets;
-			reply_post(&c->out, c->path, c->in.data + c->head, c->body,
+			reply_post(&c->out, r->path, r->in.data + r->head, r->body,
 					   c->begun, received);
 		}
-		else if (strcmp(c->method, "GET") == 0)
-			reply_get(&c->out, c->path);
+		else if (strcmp(r->method, "GET") == 0)
+			reply_get(&c->out, r->path);
 		else
 			reply_status(&c->out, "405 Method Not Allowed");
 	}
-	memmove(c->in.data, c->in.data + used, c->in.len - used);
-	c->in.len -= used;
+	http_next(r);
 	c->begun = received;		/* of what follows without a pause, if it does */
 
 	if (is_control(c))
@@ -356,110 +338,19 @@ handle(Connection *c, size_t used)
 	}
 }
 
-/* The value of a header field, or NULL; head ends in a NUL. */
-static const char *
-field(const char *head, const char *name)
+static void
+handle_head(Connection *c)
 {
-	const char *line = head;
-
-	while ((line = strstr(line, "\r\n")) != NULL)
-	{
-		line += 2;
-		if (strncasecmp(line, name, strlen(name)) == 0)
-			return line + strlen(name) + strspn(line + strlen(name), " ");
-	}
-	return NULL;
-}
-
-static bool
-field_is(const char *head, const char *name, const char *value)
-{
-	const char *found = field(head, name);
-
-	return found && strncasecmp(found, value, strlen(value)) == 0;
-}
-
-/* Read the head if all of it is there.  Returns false if not. */
-static bool
-take_head(Connection *c)
-{
-	char	   *end = memmem(c->in.data, c->in.len, "\r\n\r\n", 4);
-	const char *length;
-
-	if (end == NULL)
-	{
-		if (c->in.len > MAX_HEAD)
-			drop(c);
-		return false;
-	}
-	end[2] = '\0';				/* the last line keeps its end */
-	c->head = end + 4 - c->in.data;
-	c->body = 0;
-	if (sscanf(c->in.data, "%7s %255s", c->method, c->path) != 2)
-	{
-		drop(c);
-		return false;
-	}
-	length = field(c->in.data, "Content-Length:");
-	c->close_after = field_is(c->in.data, "Connection:", "close");
-	if (field_is(c->in.data, "Transfer-Encoding:", "chunked"))
-	{
-		c->state = READING_CHUNKS;
-		c->raw = c->head;
-	}
-	else
-	{
-		c->state = READING_BODY;
-		c->body = length ? strtoul(length, NULL, 10) : 0;
-	}
-	if (c->body > MAX_BODY)
-	{
-		drop(c);
-		return false;
-	}
 	if (!is_control(c))
 	{
 		c->in_flight = true;
 		if (++counts.in_flight > counts.max_in_flight)
 			counts.max_in_flight = counts.in_flight;
 	}
-	if (field_is(c->in.data, "Expect:", "100-continue") &&
-		c->in.len == c->head)
+	if (c->request.expects && c->request.in.len == c->request.head)
 	{
 		append(&c->out, "HTTP/1.1 100 Continue\r\n\r\n", 25);
 		send_reply(c);
-	}
-	return !c->closed;
-}
-
-/* Move the chunks that are there to where the body is.  True: all are. */
-static bool
-take_chunks(Connection *c)
-{
-	for (;;)
-	{
-		char	   *chunk = c->in.data + c->raw;
-		size_t		there = c->in.len - c->raw;
-		char	   *line_end = memmem(chunk, there, "\r\n", 2);
-		size_t		size;
-		size_t		whole;
-
-		if (line_end == NULL)
-			return false;
-		size = strtoul(chunk, NULL, 16);
-		whole = (line_end + 2 - chunk) + size + 2;
-		if (size > MAX_BODY || c->body > MAX_BODY)
-		{
-			drop(c);
-			return false;
-		}
-		if (there < whole)
-			return false;
-		memmove(c->in.data + c->head + c->body, line_end + 2, size);
-		c->body += size;
-		c->raw += whole;		/* no trailers, so the last one ends alike */
-		if (size == 0)
-			return true;
 	}
 }
 
@@ -467,33 +358,33 @@ take_chunks(Connection *c)
 static void
 proceed(Connection *c)
 {
-	while (!c->closed && c->state != ANSWERING)
+	while (!c->closed && !c->answering)
 	{
-		if (c->state == READING_HEAD)
+		switch (http_proceed(&c->request))
 		{
-			if (c->in.len == 0 || !take_head(c))
+			case HTTP_HEAD:
+				handle_head(c);
+				break;
+			case HTTP_COMPLETE:
+				handle(c);
+				break;
+			case HTTP_BAD:
+				drop(c);
+				return;
+			case HTTP_MORE:
 				return;
 		}
-		if (c->state == READING_CHUNKS)
-		{
-			if (!take_chunks(c))
-				return;
-			handle(c, c->raw);
-		}
-		else if (c->in.len < c->head + c->body)
-			return;
-		else
-			handle(c, c->head + c->body);
 	}
 }
 
 static void
 read_some(Connection *c)
 {
+	Buffer	   *in = &c->request.in;
 	ssize_t		n;
 
-	reserve(&c->in, READ_SIZE);
-	n = recv(c->fd, c->in.data + c->in.len, c->in.size - c->in.len, 0);
+	reserve(in, READ_SIZE);
+	n = recv(c->fd, in->data + in->len, in->size - in->len, 0);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0)
@@ -501,9 +392,9 @@ read_some(Connection *c)
 		drop(c);
 		return;
 	}
-	if (c->in.len == 0)
+	if (in->len == 0)
 		c->begun = now_ns();
-	c->in.len += n;
+	in->len += n;
 	proceed(c);
 }
 
@@ -616,7 +507,7 @@ main(int argc, char **argv)
 				send_reply(c);
 				proceed(c);
 			}
-			else if (c->state == ANSWERING)
+			else if (c->answering)
 				drop(c);		/* gone before its reply */
 			else
 				read_some(c);

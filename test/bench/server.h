@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * server.h
- *		What server.c (connections and HTTP) and server_mail.c (messages,
- *		counts and replies) share.
+ *		What server.c (connections), server_http.c (requests) and
+ *		server_mail.c (messages, counts, replies) share.
  *
  * test/bench/server.h
  *
@@ -23,9 +23,37 @@ typedef struct Buffer
 	size_t		size;
 } Buffer;
 
+/* server_mail.c */
 extern void *grow(void *memory, size_t size);
 extern void reserve(Buffer *b, size_t more);
 extern void append(Buffer *b, const char *text, size_t len);
+
+/* A request as far as it was read */
+typedef struct HttpRequest
+{
+	Buffer		in;
+	size_t		head;			/* length of the head; 0: not all there */
+	size_t		body;			/* length of the body, which follows; of
+								 * chunks, what there is of it */
+	size_t		chunk;			/* offset of the next chunk */
+	char		method[8];
+	char		path[256];
+	bool		chunked;
+	bool		expects;		/* "100 Continue" */
+	bool		close_after;
+} HttpRequest;
+
+typedef enum HttpProgress
+{
+	HTTP_MORE,					/* has to be read */
+	HTTP_HEAD,					/* is there */
+	HTTP_COMPLETE,
+	HTTP_BAD
+} HttpProgress;
+
+/* server_http.c */
+extern HttpProgress http_proceed(HttpRequest *r);
+extern void http_next(HttpRequest *r);
 
 /* What was seen since the last reset */
 typedef struct Counts
@@ -43,7 +71,7 @@ typedef struct Counts
 
 extern Counts counts;
 
-/* server_mail.c; each reply is a whole one, status line to body */
+/* Each reply is a whole one, status line to body */
 extern void forget_counts(void);
 extern void reply_post(Buffer *out, const char *path, const char *body,
 					   size_t len, int64_t begun, int64_t received);
