@@ -36,6 +36,10 @@ def snapshot_held(database):
         with session.cursor() as cursor:
             cursor.execute('SELECT 1')
             yield
+        [(held,)] = database.run('SELECT backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = %s',
+                                 (session.info.backend_pid,))
+        if not held:
+            raise RuntimeError('the snapshot was not held')
     finally:
         session.close()
 
