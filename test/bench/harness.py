@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import time
@@ -155,6 +156,7 @@ class Cluster:
         self.bindir = bindir
         self.directory = directory
         self.data = os.path.join(directory, 'data')
+        self.postmaster = None
 
     @classmethod
     def create(cls, bindir, directory, url, settings):
@@ -180,26 +182,43 @@ class Cluster:
         if done.returncode:
             raise RuntimeError(f'{program} failed:\n{done.stdout}')
 
-    def start(self, *options):
-        """Start it; returns once it accepts connections."""
-        with open(os.path.join(self.directory, 'pg_ctl.log'), 'w', encoding='utf-8') as log:
-            done = subprocess.run([os.path.join(self.bindir, 'pg_ctl'), '-D', self.data, '-w',
-                                   '-t', '120', '-s', '-l', os.path.join(self.directory, 'log'),
-                                   '-o', ' '.join(options), 'start'],
-                                  check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                  cwd=self.directory)
-        if done.returncode:
-            raise RuntimeError(f'pg_ctl start failed, see {self.directory}')
+    def start(self, **settings):
+        """Start it, with settings for this time. Returns once it accepts
+        connections, with the time (monotonic) when it was started."""
+        options = [word for name, value in settings.items() for word in ('-c', f'{name}={value}')]
+        with open(os.path.join(self.directory, 'log'), 'a', encoding='utf-8') as log:
+            begun = time.monotonic()
+            self.postmaster = subprocess.Popen(
+                [os.path.join(self.bindir, 'postgres'), '-D', self.data, *options],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory)
 
-    def stop(self, mode='fast'):
-        self.call('pg_ctl', '-D', self.data, '-m', mode, '-w', '-t', '120', '-s', 'stop')
+        def accepts():
+            if self.postmaster.poll() is not None:
+                raise RuntimeError('the server did not start:\n' + self.log_end())
+            try:
+                self.database('postgres').connect().close()
+            except psycopg2.OperationalError:
+                return False
+            return True
+
+        until(accepts, pause=0.002, what='a server that accepts connections')
+        return begun
+
+    def log_end(self):
+        with open(os.path.join(self.directory, 'log'), encoding='utf-8', errors='replace') as file:
+            return ''.join(file.readlines()[-20:])
+
+    def stop(self, how=signal.SIGINT):
+        """Stop it: SIGINT is a fast shutdown, SIGQUIT an immediate one."""
+        self.postmaster.send_signal(how)
+        self.postmaster.wait(120)
 
     def database(self, name):
         return Database(name, self.directory)
 
     def remove(self):
-        if os.path.exists(os.path.join(self.data, 'postmaster.pid')):
-            self.stop('immediate')
+        if self.postmaster and self.postmaster.poll() is None:
+            self.stop(signal.SIGQUIT)
         shutil.rmtree(self.directory)
 
 
@@ -223,7 +242,7 @@ class Bench:
         self.measure = None             # name of the one that is running
         self.databases = []
         self.processes = []
-        self.clusters = []
+        self.clusters = 0               # so far, for their directories' names
 
     def size(self, count):
         """count, or a tenth of it with --quick."""
@@ -254,9 +273,9 @@ class Bench:
     @contextlib.contextmanager
     def second_cluster(self, **settings):
         """Another cluster, not started yet, that is gone after the block."""
-        directory = os.path.join(self.scratch, f'cluster{len(self.clusters)}')
+        self.clusters += 1
+        directory = os.path.join(self.scratch, f'cluster{self.clusters}')
         cluster = Cluster.create(self.bindir, directory, self.postmark.url, settings)
-        self.clusters.append(cluster)
         try:
             yield cluster
         finally:
@@ -330,15 +349,17 @@ class Bench:
     def report(self, name, subject, ours, peer=None, peer_name=None, *, unit,
                better='higher', target=None, target_kind='ratio', note=None):
         """A line of the table. ours and peer are lists, of which the medians
-        count, or numbers. The target is one of the ratio ours / peer, of which
-        better says the direction, or "at most" or "at least" one of ours."""
+        count, or numbers. Of lists from interleave() the ratio is the median of
+        the pairs', since what disturbed one round disturbed both in it. The
+        target is one of the ratio ours / peer, of which better says the
+        direction, or "at most" or "at least" one of ours."""
         result = {
             'measure': self.measure, 'name': name, 'subject': subject, 'unit': unit,
             'better': better, 'ours': middle(ours), 'peer': middle(peer), 'peer_name': peer_name,
             'ours_all': ours, 'peer_all': peer, 'target': target, 'target_kind': target_kind,
             'note': note,
         }
-        ratio = result['ours'] / result['peer'] if result['peer'] else None
+        ratio = ratio_of(ours, peer) if result['peer'] else None
         result['ratio'] = ratio
         if target is None:
             result['passed'] = None
@@ -376,6 +397,14 @@ class Bench:
 
 def middle(values):
     return statistics.median(values) if isinstance(values, (list, tuple)) else values
+
+
+def ratio_of(ours, peer):
+    """ours / peer; by pairs, where both are lists of as many results."""
+    lists = isinstance(ours, (list, tuple)) and isinstance(peer, (list, tuple))
+    if lists and len(ours) == len(peer) and all(peer):
+        return statistics.median(a / b for a, b in zip(ours, peer))
+    return middle(ours) / middle(peer)
 
 
 def busy_or_signalled(pid):

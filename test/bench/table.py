@@ -116,7 +116,7 @@ def as_markdown(environment, results):
             out.append(row((f'**{group}**', '', '', '', '', '')))
         before = group
         out.append(row(line))
-    out += ['', 'Ratio is ours divided by the peer\'s; medians of interleaved runs.', '']
+    out += ['', 'Medians of interleaved runs; the ratio, ours divided by the peer\'s, is the median of the pairs\'.', '']
     out += [f'- [{i + 1}] {text}' for i, text in enumerate(texts)]
     out += ['', '| | |', '| --- | --- |']
     out += [row((name, value)) for name, value in environment.items()]
