@@ -18,13 +18,17 @@ const [mode, argument] = process.argv.slice(2);
 
 // As its page on performance has it: several instances, each a process, a
 // localQueue, completions in batches. Tried with 100,000 messages on two cores
-// that others used too, three runs each, the best in 1,000 messages/s:
-//   jobs, instances x concurrentJobs: 1 x 1000 56, 1 x 2000 55, 1 x 4000 52,
-//     2 x 1000 60, 2 x 2000 57, 3 x 1000 55, 4 x 500 54, 4 x 1000 51;
-//     a localQueue half or a quarter as large, or a completeJobBatchDelay of
-//     5 or 10: none faster
+// that others used as well, so that a setting's runs differ by a third; in
+// 1,000 messages/s, the best run of each:
+//   jobs, instances x concurrentJobs, localQueue as large, delay 0:
+//     1 x 1000 56, 1 x 2000 55, 1 x 4000 52, 2 x 1000 60, 2 x 2000 57,
+//     3 x 1000 55, 4 x 500 54, 4 x 1000 51
+//   2 x 1000 in other runs: localQueue 500 55, 1000 54, 2000 56;
+//     completeJobBatchDelay 2 51, 10 51, 50 54
 //   batches: 1 x 2 242, 1 x 4 288, 1 x 8 297, 2 x 2 292, 2 x 4 293, 2 x 8 323,
-//     3 x 4 254; a larger localQueue: none faster
+//     3 x 4 254; in other runs 2 x 8 281, with a delay of 5 261, with a
+//     localQueue of 32 196, 2 x 16 203
+// Of those that are alike, the one with the best median over five rounds.
 const INSTANCES = Math.min(4, availableParallelism());
 const CONCURRENCY = { jobs: 1000, batches: 8 };
 

@@ -10,7 +10,8 @@ const QUEUE = "mail";
 const [mode, count] = [process.argv[2], Number(process.argv[3])];
 
 // Full batches are fetched without a pause, by several workers at a time.
-// Tried, as graphile_worker.mjs: 2 workers 33, 4 34, 8 36 but 20 at times.
+// Tried in the same way as with graphile_worker.mjs: 2 workers 33, 4 34, 8 36,
+// but 20 in one run.
 const TUNED = {
   batchSize: BATCH,
   localConcurrency: 4,
