@@ -61,6 +61,12 @@ def percentile(values, percent):
     return values[min(len(values) - 1, int(len(values) * percent / 100))]
 
 
+def context_switches(pid):
+    """How often a process has gone to sleep or was made to."""
+    with open(f'/proc/{pid}/status', encoding='ascii', errors='replace') as file:
+        return sum(int(line.split()[1]) for line in file if 'ctxt_switches' in line)
+
+
 class Postmark:
     """The local server (server.c), controlled over HTTP."""
 
@@ -223,8 +229,7 @@ class Cluster:
 
 
 class Bench:
-    """What a measure gets. See the README's section on the benchmark, and the
-    comments here."""
+    """What a measure gets: the machinery, and where to report."""
 
     def __init__(self, url, bindir, data, socket_dir, tools, scratch, pairs, quick):
         self.postmark = Postmark(url)
@@ -389,7 +394,7 @@ class Bench:
         self.processes.clear()
         for database in list(self.databases):
             self.drop(database)
-        if self.admin.run("SELECT FROM pg_file_settings WHERE sourcefile LIKE '%%/postgresql.auto.conf'"):
+        if self.admin.run("SELECT FROM pg_file_settings WHERE sourcefile LIKE '%/postgresql.auto.conf'"):
             self.admin.run('ALTER SYSTEM RESET ALL')
             self.reload()
         self.postmark.reset()
