@@ -87,7 +87,8 @@ def describe(bench, args):
     changed = bench.admin.run(
         "SELECT name, current_setting(name) FROM pg_settings"
         " WHERE source = 'configuration file'"
-        " AND name !~ '^(lc_|log_|listen|unix|port|default_text|datestyle|timezone|dynamic|postmark_connector.api)'"
+        " AND name !~* '^(lc_|log_|listen|unix|port|default_text|datestyle|timezone|dynamic)'"
+        " AND name <> 'postmark_connector.api_url'"
         " ORDER BY name")
     settings = dict(changed)
     for name in SETTINGS:
