@@ -29,6 +29,11 @@ def read(path, pattern):
     return found[1] if found else 'unknown'
 
 
+def file_system(path):
+    done = subprocess.run(['df', '--output=fstype', path], capture_output=True, text=True, check=False)
+    return done.stdout.split()[-1]
+
+
 class Flush:
     """How long this disk takes to make a page durable: written and flushed as
     PostgreSQL does it with the WAL, into a file that is there already, beside
@@ -82,7 +87,8 @@ def describe(bench, args):
     changed = bench.admin.run(
         "SELECT name, current_setting(name) FROM pg_settings"
         " WHERE source = 'configuration file'"
-        " AND name !~ '^(lc_|log_|listen|unix|port|default_text|datestyle|timezone|dynamic|postmark_connector.api)'"
+        " AND name !~* '^(lc_|log_|listen|unix|port|default_text|datestyle|timezone|dynamic)'"
+        " AND name <> 'postmark_connector.api_url'"
         " ORDER BY name")
     settings = dict(changed)
     for name in SETTINGS:
@@ -98,7 +104,7 @@ def describe(bench, args):
         'commit': args.commit or 'unknown',
         'machine': f"{os.cpu_count()} cores, {read('/proc/cpuinfo', '^model name.*: (.*)')}, "
                    f"{memory:.0f} GB, Linux {platform.release()}, {os.uname().machine}",
-        'disk': f"{first_line('stat', '-f', '-c', '%T', bench.data)}, write and fdatasync of 8 kB: "
+        'disk': f"{file_system(bench.data)}, write and fdatasync of 8 kB: "
                 f"p50 {harness.percentile(took, 50):.2f} ms, p99 {harness.percentile(took, 99):.2f} ms",
         'PostgreSQL': bench.admin.run('SHOW server_version')[0][0],
         'extensions': ', '.join(name for name, in extensions),

@@ -5,8 +5,8 @@
  *		after a delay that is the same for each request.
  *
  * It must never be what limits a measure.  So it is one thread around epoll
- * that holds any number of requests at a time, and reads no more of a request
- * than it has to (server_mail.c).
+ * that holds any number of requests at a time (server_connection.c), and looks
+ * at no more of a request than it has to (server_http.c, server_mail.c).
  *
  *		server --port-file FILE
  *
@@ -31,196 +31,21 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define READ_SIZE	(256 * 1024)
 #define MAX_WAITING	16
 
-typedef struct Connection
-{
-	int			fd;
-	bool		closed;
-	struct Connection *next_closed;
-	uint32_t	events;			/* that epoll looks for */
-	HttpRequest request;
-	int64_t		begun;			/* when the first byte of it came */
-	bool		answering;		/* the reply is due later, or being sent */
-	Buffer		out;
-	size_t		sent;			/* of out */
-
-	bool		delayed;		/* is in the list below */
-	int64_t		due;
-	struct Connection *previous;
-	struct Connection *next;
-
-	bool		in_flight;
-	unsigned	counted;		/* number of the reset it was last counted in */
-	long		wait_messages;
-} Connection;
-
 static int	epoll_fd;
 static int	listen_fd;
-static int	timer_fd;
 static int64_t delay;			/* ns */
 static unsigned resets = 1;
-static Connection *first_delayed;	/* in order of due */
-static Connection *last_delayed;
 static Connection *waiting[MAX_WAITING];
-static Connection *closed_ones; /* freed once no event can name them */
-
-static void
-die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static int64_t
-now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
-/* ----------------------------------------------------------------
- *		Connections and their replies
- * ----------------------------------------------------------------
- */
-
-static void
-watch(Connection *c, uint32_t events)
-{
-	struct epoll_event event = {.events = events, .data.ptr = c};
-
-	if (c->events != events &&
-		epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &event) < 0)
-		die("epoll_ctl");
-	c->events = events;
-}
-
-static void
-set_timer(void)
-{
-	struct itimerspec when = {0};
-
-	if (first_delayed)
-	{
-		when.it_value.tv_sec = first_delayed->due / 1000000000;
-		when.it_value.tv_nsec = first_delayed->due % 1000000000;
-	}
-	if (timerfd_settime(timer_fd, TFD_TIMER_ABSTIME, &when, NULL) < 0)
-		die("timerfd_settime");
-}
-
-/* The delay is the same for all, but for those from before a reset. */
-static void
-delay_reply(Connection *c, int64_t due)
-{
-	Connection *before = last_delayed;
-
-	while (before && before->due > due)
-		before = before->previous;
-	c->delayed = true;
-	c->due = due;
-	c->previous = before;
-	c->next = before ? before->next : first_delayed;
-	*(c->next ? &c->next->previous : &last_delayed) = c;
-	*(before ? &before->next : &first_delayed) = c;
-	watch(c, EPOLLRDHUP);
-	if (first_delayed == c)
-		set_timer();
-}
-
-static void
-end_delay(Connection *c)
-{
-	if (!c->delayed)
-		return;
-	c->delayed = false;
-	*(c->previous ? &c->previous->next : &first_delayed) = c->next;
-	*(c->next ? &c->next->previous : &last_delayed) = c->previous;
-}
-
-static void
-end_flight(Connection *c)
-{
-	if (c->in_flight)
-		counts.in_flight--;
-	c->in_flight = false;
-}
-
-static void
-drop(Connection *c)
-{
-	end_delay(c);
-	end_flight(c);
-	for (int i = 0; i < MAX_WAITING; i++)
-		if (waiting[i] == c)
-			waiting[i] = NULL;
-	close(c->fd);
-	c->closed = true;
-	c->next_closed = closed_ones;
-	closed_ones = c;
-}
-
-static void
-free_closed(void)
-{
-	while (closed_ones)
-	{
-		Connection *c = closed_ones;
-
-		closed_ones = c->next_closed;
-		free(c->request.in.data);
-		free(c->out.data);
-		free(c);
-	}
-}
-
-/* Send what there is of the reply; then the next request may come. */
-static void
-send_reply(Connection *c)
-{
-	while (c->sent < c->out.len)
-	{
-		ssize_t		n = send(c->fd, c->out.data + c->sent,
-							 c->out.len - c->sent, MSG_NOSIGNAL);
-
-		if (n < 0 && errno == EAGAIN)
-		{
-			watch(c, EPOLLOUT);
-			return;
-		}
-		if (n < 0 && errno != EINTR)
-		{
-			drop(c);
-			return;
-		}
-		if (n > 0)
-			c->sent += n;
-	}
-	c->out.len = c->sent = 0;
-	if (!c->answering)
-		return;					/* that was "100 Continue" */
-	end_flight(c);
-	if (c->request.close_after)
-	{
-		drop(c);
-		return;
-	}
-	c->answering = false;
-	watch(c, EPOLLIN);
-}
 
 /* ----------------------------------------------------------------
  *		The paths of our own
@@ -244,13 +69,22 @@ answer_waiting(void)
 	{
 		Connection *c = waiting[i];
 
-		if (c && counts.messages >= c->wait_messages)
+		if (c && !c->closed && counts.messages >= c->wait_messages)
 		{
 			waiting[i] = NULL;
 			reply_stats(&c->out);
-			send_reply(c);
+			connection_reply(c);
 		}
 	}
+}
+
+/* Those who have given up waiting */
+static void
+forget_closed(void)
+{
+	for (int i = 0; i < MAX_WAITING; i++)
+		if (waiting[i] && waiting[i]->closed)
+			waiting[i] = NULL;
 }
 
 static void
@@ -265,10 +99,10 @@ control(Connection *c)
 		while (i < MAX_WAITING - 1 && waiting[i])
 			i++;
 		if (waiting[i])
-			drop(waiting[i]);
+			connection_drop(waiting[i]);
 		c->wait_messages = (long) parameter(c, "messages=");
 		waiting[i] = c;
-		watch(c, EPOLLRDHUP);
+		connection_rest(c);
 		answer_waiting();
 		return;
 	}
@@ -285,7 +119,7 @@ control(Connection *c)
 		reply_requests(&c->out);
 	else
 		reply_status(&c->out, "404 Not Found");
-	send_reply(c);
+	connection_reply(c);
 }
 
 static bool
@@ -331,9 +165,9 @@ handle(Connection *c)
 	else
 	{
 		if (delay > 0)
-			delay_reply(c, received + delay);
+			connection_reply_at(c, received + delay);
 		else
-			send_reply(c);
+			connection_reply(c);
 		answer_waiting();
 	}
 }
@@ -350,7 +184,7 @@ handle_head(Connection *c)
 	if (c->request.expects && c->request.in.len == c->request.head)
 	{
 		append(&c->out, "HTTP/1.1 100 Continue\r\n\r\n", 25);
-		send_reply(c);
+		connection_reply(c);
 	}
 }
 
@@ -369,7 +203,7 @@ proceed(Connection *c)
 				handle(c);
 				break;
 			case HTTP_BAD:
-				drop(c);
+				connection_drop(c);
 				return;
 			case HTTP_MORE:
 				return;
@@ -389,7 +223,7 @@ read_some(Connection *c)
 		return;
 	if (n <= 0)
 	{
-		drop(c);
+		connection_drop(c);
 		return;
 	}
 	if (in->len == 0)
@@ -401,45 +235,19 @@ read_some(Connection *c)
 static void
 send_due(void)
 {
-	uint64_t	expired;
+	Connection *c;
 
-	if (read(timer_fd, &expired, sizeof(expired)) < 0 && errno != EAGAIN)
-		die("timerfd");
-	while (first_delayed && first_delayed->due <= now_ns())
+	while ((c = connection_due()) != NULL)
 	{
-		Connection *c = first_delayed;
-
-		end_delay(c);
-		send_reply(c);
+		connection_reply(c);
 		proceed(c);
 	}
-	set_timer();
 }
 
 /* ----------------------------------------------------------------
  *		The loop
  * ----------------------------------------------------------------
  */
-
-static void
-accept_connection(void)
-{
-	int			on = 1;
-	int			fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	struct epoll_event event = {.events = EPOLLIN};
-	Connection *c;
-
-	if (fd < 0)
-		return;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	c = grow(NULL, sizeof(*c));
-	memset(c, 0, sizeof(*c));
-	c->fd = fd;
-	c->events = event.events;
-	event.data.ptr = c;
-	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
-		die("epoll_ctl");
-}
 
 /* Listen, and let the port be known once it is there, all of it. */
 static void
@@ -460,12 +268,12 @@ start(const char *port_file)
 		die("listen");
 
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	connections_begin(epoll_fd);
 	event.data.ptr = &listen_fd;
 	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &event) < 0)
 		die("epoll_ctl");
-	event.data.ptr = &timer_fd;
-	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &event) < 0)
+	event.data.ptr = &delay;	/* stands for the timer */
+	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, connections_timer(), &event) < 0)
 		die("epoll_ctl");
 
 	snprintf(temporary, sizeof(temporary), "%s.new", port_file);
@@ -497,21 +305,22 @@ main(int argc, char **argv)
 			Connection *c = events[i].data.ptr;
 
 			if (events[i].data.ptr == &listen_fd)
-				accept_connection();
-			else if (events[i].data.ptr == &timer_fd)
+				connection_accept(listen_fd);
+			else if (events[i].data.ptr == &delay)
 				send_due();
 			else if (c->closed)
 				continue;
 			else if (events[i].events & EPOLLOUT)
 			{
-				send_reply(c);
+				connection_reply(c);
 				proceed(c);
 			}
 			else if (c->answering)
-				drop(c);		/* gone before its reply */
+				connection_drop(c);	/* gone before its reply */
 			else
 				read_some(c);
 		}
-		free_closed();
+		forget_closed();
+		connections_free();
 	}
 }

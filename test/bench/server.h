@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * server.h
- *		What server.c (connections), server_http.c (requests) and
- *		server_mail.c (messages, counts, replies) share.
+ *		What the parts of the benchmark's local Postmark share.
  *
  * test/bench/server.h
  *
@@ -71,7 +70,7 @@ typedef struct Counts
 
 extern Counts counts;
 
-/* Each reply is a whole one, status line to body */
+/* server_mail.c; each reply is a whole one, status line to body */
 extern void forget_counts(void);
 extern void reply_post(Buffer *out, const char *path, const char *body,
 					   size_t len, int64_t begun, int64_t received);
@@ -79,5 +78,40 @@ extern void reply_get(Buffer *out, const char *path);
 extern void reply_stats(Buffer *out);
 extern void reply_requests(Buffer *out);
 extern void reply_status(Buffer *out, const char *status);
+
+typedef struct Connection
+{
+	int			fd;
+	bool		closed;
+	struct Connection *next_closed;
+	uint32_t	events;			/* that epoll looks for */
+	HttpRequest request;
+	int64_t		begun;			/* when the first byte of it came */
+	bool		answering;		/* the reply is due later, or being sent */
+	Buffer		out;
+	size_t		sent;			/* of out */
+
+	bool		delayed;		/* is in the list below */
+	int64_t		due;
+	struct Connection *previous;
+	struct Connection *next;
+
+	bool		in_flight;
+	unsigned	counted;		/* number of the reset it was last counted in */
+	long		wait_messages;	/* of GET /_bench/wait */
+} Connection;
+
+/* server_connection.c */
+extern void connections_begin(int epoll);
+extern void connection_accept(int listen_fd);
+extern void connection_drop(Connection *c);
+extern void connections_free(void);
+extern void connection_rest(Connection *c);
+extern void connection_reply(Connection *c);
+extern void connection_reply_at(Connection *c, int64_t due);
+extern int	connections_timer(void);
+extern Connection *connection_due(void);
+extern int64_t now_ns(void);
+extern void die(const char *what);
 
 #endif							/* SERVER_H */
