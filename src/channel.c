@@ -246,6 +246,50 @@ pm_channels_wake(const PmWakeup *wakeup)
 }
 
 /*
+ * The lanes whose messages need not wake the worker, as for pm_slot_hush:
+ * those of channels that do not flow and will soon be looked at anyway, for
+ * what has expired.
+ */
+void
+pm_channels_quiet(uint64 *quiet)
+{
+	TimestampTz soon = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   SWEEP_DELAY);
+	bool		any = false;
+	int			pass;
+
+	memset(quiet, 0, sizeof(uint64) * PM_WAKE_LANE_WORDS);
+	for (pass = 0; pass < 2 && (pass == 0 || any); pass++)
+	{
+		int			i;
+
+		for (i = 0; i < nchannels; i++)
+		{
+			PmChannel  *channel = channels[i];
+			bool		wants = pm_channel_flows(channel) ||
+				channel->connector == NULL || channel->sweep_at > soon;
+			int			p;
+
+			if (wants == (pass == 0))
+				continue;
+			any = true;
+
+			/* Channels may share a bit: then it is for who wants to know */
+			for (p = 0; p < PM_PRIORITIES; p++)
+			{
+				int32		lane = channel->number * PM_PRIORITIES + p;
+				uint32		bit = PM_WAKE_LANE_BIT(lane);
+
+				if (pass == 0)
+					quiet[bit / 64] |= UINT64CONST(1) << (bit % 64);
+				else
+					quiet[bit / 64] &= ~(UINT64CONST(1) << (bit % 64));
+			}
+		}
+	}
+}
+
+/*
  * The token to use for the next request, palloc'd; NULL if there is none.  A
  * token file is read anew each time, so that replacing it rotates the token.
  */

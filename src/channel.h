@@ -80,6 +80,7 @@ extern int	pm_channel_count(void);
 extern PmChannel *pm_channel(int index);
 extern PmLane *pm_channel_lane(PmChannel *channel, int32 lane);
 extern void pm_channels_wake(const PmWakeup *wakeup);
+extern void pm_channels_quiet(uint64 *quiet);
 extern void pm_channels_reopen(void);
 
 extern char *pm_channel_token(PmChannel *channel);

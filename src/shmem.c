@@ -127,6 +127,8 @@ pm_take_slot(Oid database)
 		pg_atomic_write_u32(&slot->stop, 0);
 		SpinLockAcquire(&slot->mutex);
 		memset(&slot->pending, 0, sizeof(slot->pending));
+		memset(slot->quiet, 0, sizeof(slot->quiet));
+		slot->announced = false;
 		SpinLockRelease(&slot->mutex);
 		slot->database = database;
 	}
@@ -147,6 +149,20 @@ pm_free_slot(PmSlot *slot)
 	ConditionVariableBroadcast(&slot->finished);
 }
 
+/* Whether what is pending can wait.  The caller has the slot's mutex. */
+static bool
+can_wait(const PmSlot *slot)
+{
+	int			i;
+
+	if (slot->pending.reasons & ~PM_WAKE_MESSAGES)
+		return false;
+	for (i = 0; i < PM_WAKE_LANE_WORDS; i++)
+		if (slot->pending.lanes[i] & ~slot->quiet[i])
+			return false;
+	return true;
+}
+
 /*
  * Tell a slot's worker what there is to do.  Raises no error and allocates
  * nothing, for it runs in a commit.  Only the first to leave something sets
@@ -155,20 +171,22 @@ pm_free_slot(PmSlot *slot)
 void
 pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup)
 {
-	bool		first;
+	bool		announce;
 	int			i;
 
 	SpinLockAcquire(&slot->mutex);
-	first = (slot->pending.reasons == 0);
 	slot->pending.reasons |= wakeup->reasons;
 	for (i = 0; i < wakeup->ranges.n; i++)
 		pm_ranges_add(&slot->pending.ranges, wakeup->ranges.range[i].low,
 					  wakeup->ranges.range[i].high);
 	for (i = 0; i < PM_WAKE_LANE_WORDS; i++)
 		slot->pending.lanes[i] |= wakeup->lanes[i];
+	announce = !slot->announced && !can_wait(slot);
+	if (announce)
+		slot->announced = true;
 	SpinLockRelease(&slot->mutex);
 
-	if (first)
+	if (announce)
 	{
 		/* Under the lock, so that the worker cannot end meanwhile */
 		LWLockAcquire(shared->lock, LW_SHARED);
@@ -188,8 +206,35 @@ pm_slot_collect(PmSlot *slot, PmWakeup *wakeup)
 	SpinLockAcquire(&slot->mutex);
 	*wakeup = slot->pending;
 	memset(&slot->pending, 0, sizeof(slot->pending));
+	slot->announced = false;
 	SpinLockRelease(&slot->mutex);
 	return wakeup->reasons != 0;
+}
+
+/*
+ * Say which lanes' messages need not wake this worker until it says otherwise:
+ * it would do nothing with them, since their connector is paused, say.  To be
+ * called before each sleep; what came in meanwhile and cannot wait now sets the
+ * latch.
+ *
+ * quiet: PM_WAKE_LANE_WORDS words of PM_WAKE_LANE_BIT bits
+ */
+void
+pm_slot_hush(PmSlot *slot, const uint64 *quiet)
+{
+	bool		announce;
+
+	/* Nobody else writes it */
+	if (memcmp(slot->quiet, quiet, sizeof(slot->quiet)) == 0)
+		return;
+	SpinLockAcquire(&slot->mutex);
+	memcpy(slot->quiet, quiet, sizeof(slot->quiet));
+	announce = !slot->announced && !can_wait(slot);
+	if (announce)
+		slot->announced = true;
+	SpinLockRelease(&slot->mutex);
+	if (announce)
+		SetLatch(MyLatch);
 }
 
 /* PID of the worker of a database, 0 if it has none that is ready. */

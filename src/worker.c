@@ -124,6 +124,7 @@ detach(int code, Datum arg)
 static void
 attach(int index)
 {
+	static const uint64 none[PM_WAKE_LANE_WORDS];
 	PmShared   *shared = pm_shared();
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
@@ -131,6 +132,7 @@ attach(int index)
 	slot->proc = MyProc;
 	slot->pid = MyProcPid;
 	LWLockRelease(shared->lock);
+	pm_slot_hush(slot, none);
 	before_shmem_exit(detach, (Datum) 0);
 }
 
@@ -207,6 +209,7 @@ postmark_worker_main(Datum arg)
 	pm_delivery_start(slot);
 	for (;;)
 	{
+		uint64		quiet[PM_WAKE_LANE_WORDS];
 		TimestampTz next;
 		long		timeout = -1;
 
@@ -226,6 +229,8 @@ postmark_worker_main(Datum arg)
 		}
 		take_wakeup(&extension);
 		next = pm_delivery_turn();
+		pm_channels_quiet(quiet);
+		pm_slot_hush(slot, quiet);
 
 		if (next != DT_NOEND)
 			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
