@@ -33,6 +33,15 @@
 /* All request bodies together */
 #define ALL_BODIES			(16 * 1024 * 1024)
 
+/*
+ * A turn's transaction takes up no more work after this time, us: what it
+ * stored and claimed goes on its way, and the network is seen to, before the
+ * rest.  Else the requests of a slow server stay in step, and all its time is
+ * lost while all their results are stored.
+ */
+#define STORE_TIME			2000
+#define CLAIM_TIME			4000
+
 /* When a transaction failed, try again after, ms */
 #define LOCKED_DELAY		100
 #define FAILED_DELAY		1000
@@ -453,9 +462,12 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now)
 	return true;
 }
 
-/* Claim as much of a channel as may be sent at once, urgent lanes first. */
+/*
+ * Claim as much of a channel as may be sent at once, urgent lanes first, but
+ * nothing more after "until".
+ */
 static void
-claim_channel(PmChannel *channel, TimestampTz now)
+claim_channel(PmChannel *channel, TimestampTz now, TimestampTz until)
 {
 	char	   *token;
 	int			room;
@@ -481,12 +493,14 @@ claim_channel(PmChannel *channel, TimestampTz now)
 			continue;
 		while (room > 0 && lane->due <= now &&
 			   claim(channel, lane, true, now))
-			room--;
+			if (--room > 0 && GetCurrentTimestamp() >= until)
+				return;
 		while (room > 0 &&
 			   (lane->dirty || lane->late.n > 0 ||
 				(lane->locked.n > 0 && lane->locked_at <= now)) &&
 			   claim(channel, lane, false, now))
-			room--;
+			if (--room > 0 && GetCurrentTimestamp() >= until)
+				return;
 	}
 }
 
@@ -617,7 +631,9 @@ static void
 turn_body(void *arg)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until = now + CLAIM_TIME;
 	int			n = pm_channel_count();
+	bool		enough = false;
 	dlist_iter	iter;
 	int			i;
 
@@ -625,15 +641,22 @@ turn_body(void *arg)
 	{
 		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
 
-		job->storing = to_be_stored(job, now) && !job->by_row;
-		if (job->storing)
-			store(job, now);
+		job->storing = !enough && to_be_stored(job, now) && !job->by_row;
+		if (!job->storing)
+			continue;
+		store(job, now);
+		enough = GetCurrentTimestamp() >= now + STORE_TIME;
 	}
 	store_troubles();
-	for (i = 0; i < n && pm_jobs_bytes() < ALL_BODIES; i++)
-		claim_channel(pm_channel((next_channel + i) % n), now);
+	for (i = 0; i < n; i++)
+	{
+		if (pm_jobs_bytes() >= ALL_BODIES ||
+			(nmade > 0 && GetCurrentTimestamp() >= until))
+			break;
+		claim_channel(pm_channel((next_channel + i) % n), now, until);
+	}
 	if (n > 0)
-		next_channel = (next_channel + 1) % n;
+		next_channel = (next_channel + Max(i, 1)) % n;
 }
 
 static void
