@@ -165,7 +165,9 @@ CREATE TABLE @extschema@.postmark_queue (
 	connector text COLLATE "C" NOT NULL,
 	no_track boolean,
 	PRIMARY KEY (lane, id)
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+	-- at 100,000 messages a second a vacuum that rests never catches up
+	autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE @extschema@.postmark_queue IS
 	'messages to send now; INSERT email, usage_type and optionally code, payload, locale, connector, expires_at';
 COMMENT ON COLUMN @extschema@.postmark_queue.lane IS
