@@ -200,6 +200,9 @@ postmark_worker_main(Datum arg)
 
 	LWLockAcquire(pm_shared()->lock, LW_EXCLUSIVE);
 	slot->ready = true;
+	/* The launcher may wait with others until this one has started */
+	if (pm_shared()->launcher)
+		SetLatch(&pm_shared()->launcher->procLatch);
 	LWLockRelease(pm_shared()->lock);
 	ConditionVariableBroadcast(&pm_shared()->changed);
 	ConditionVariableBroadcast(&slot->finished);

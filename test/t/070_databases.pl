@@ -494,4 +494,21 @@ sub prompt_plain
 	return;
 }
 
+# More databases than the launcher starts workers for at a time
+my $many = PostmarkCluster->new(
+	'many',
+	sandbox => $sandbox,
+	conf => "max_worker_processes = 32\n");
+foreach my $i (1 .. 14)
+{
+	$many->sql("CREATE DATABASE many$i");
+	$many->safe_psql("many$i", 'CREATE EXTENSION postmark_connector');
+}
+$many->restart;
+ok( $many->poll_query_until(
+		'postgres',
+		q(SELECT count(DISTINCT datid) = 15 FROM pg_stat_activity WHERE backend_type = 'postmark_connector worker')
+	),
+	'after a restart each of many databases gets its worker');
+
 done_testing();
