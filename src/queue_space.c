@@ -136,7 +136,7 @@ pm_space_start(void)
 	not_before = DT_NOBEGIN;
 	delay = RETRY_DELAY;
 	used = 0;
-	last_change = InvalidTransactionId;
+	last_change = ReadNextTransactionId();
 }
 
 /* So many bytes of queued messages were sent; the transaction committed. */
@@ -180,9 +180,8 @@ row_trigger_enabled(Relation queue)
 static bool
 seen_by_snapshot(Relation queue)
 {
-	return TransactionIdIsValid(last_change) &&
-		TransactionIdPrecedes(GetOldestNonRemovableTransactionId(queue),
-							  last_change);
+	return TransactionIdPrecedes(GetOldestNonRemovableTransactionId(queue),
+								 last_change);
 }
 
 static BlockNumber

@@ -64,21 +64,26 @@ sub switches
 my @ours = ($node->worker_pid, $node->launcher_pid);
 is(scalar(grep { defined } @ours), 2, 'there are a worker and a launcher');
 
-# Let them fall asleep: quiet for 100 ms.  One that polls more often than that
+# Lets them fall asleep: quiet for 100 ms.  One that polls more often than that
 # never does.
-my $before = switches(@ours);
-ok( PostmarkCluster::until_true(
+sub asleep
+{
+	my $before = switches(@ours);
+
+	return PostmarkCluster::until_true(
 		sub {
 			my $was = $before;
 			usleep(100_000);
 			$before = switches(@ours);
 			return $was eq $before;
 		},
-		10),
-	'worker and launcher fall asleep');
+		10);
+}
+
+ok(asleep(), 'worker and launcher fall asleep');
 my $lsn = $node->sql('SELECT pg_current_wal_insert_lsn()');
 my $xid = $node->sql('SELECT pg_snapshot_xmax(pg_current_snapshot())');
-$before = switches(@ours);
+my $before = switches(@ours);
 my $quiet_since = time();
 PostmarkCluster::until_true(
 	sub { switches(@ours) ne $before || time() > $quiet_since + 3 }, 4);
@@ -88,6 +93,17 @@ is($node->sql('SELECT pg_current_wal_insert_lsn()'),
 	$lsn, 'idle writes no WAL');
 is($node->sql('SELECT pg_snapshot_xmax(pg_current_snapshot())'),
 	$xid, 'idle takes no transaction id');
+
+# Nor for messages that it would let lie.  Of the first it takes note, to see
+# ten seconds later what has expired.
+$node->sql('SELECT postmark_pause()');
+$node->enqueue(1, prefix => 'paused-first');
+ok(asleep(), 'it falls asleep while its connector is paused');
+$before = switches(@ours);
+$node->enqueue(1, from => $_, prefix => 'paused-next') foreach 1 .. 20;
+is(switches(@ours), $before, 'messages of a paused connector do not wake it');
+$node->sql('SELECT postmark_resume()');
+ok($sandbox->wait_messages(22), 'once it goes on they are sent');
 
 #
 # Transactions
