@@ -267,9 +267,9 @@ pm_batch_create(MemoryContext parent, int32 lane, bool deferred, int capacity)
 	batch->context = context;
 	batch->lane = lane;
 	batch->deferred = deferred;
-	batch->messages = MemoryContextAllocZero(context,
-											 mul_size(Max(capacity, 1),
-													  sizeof(PmMessage)));
+	batch->messages = MemoryContextAlloc(context,
+										 mul_size(Max(capacity, 1),
+												  sizeof(PmMessage)));
 	return batch;
 }
 
