@@ -6,11 +6,30 @@ share nothing, and that shards keep together to a rate that is divided among
 them. Failover is proven by a test, test/t/081_failover.pl.
 """
 
+import bisect
 import json
 import time
 
 from harness import measure
 from measures.queue import Queue
+
+BATCH = 500       # messages a request at most
+
+
+def check_server(postmark, count):
+    """Every message came once. What the server knows a message by is its id
+    with the time at which it was queued, which differs between databases that
+    are filled one after another."""
+    stats = postmark.stats()
+    if stats['messages'] != count or stats['duplicates']:
+        raise RuntimeError(f'{count} messages were to be sent, but the server saw {stats}')
+
+
+def check_none_deferred(database):
+    [(deferred,)] = database.run('SELECT count(*) FROM postmark_deferred')
+    if deferred:
+        raise RuntimeError(f'{deferred} messages are deferred in {database.name}')
+
 
 # ----------------------------------------------------------------------
 # Connectors
@@ -29,15 +48,16 @@ class Connectors(Queue):
         database.run("SELECT postmark_remove('default')")
         self.lanes = (0, 2147483647)
 
+    # All of them in one statement. postmark_pause and postmark_resume read the
+    # settings of all connectors anew at each call, which is 10 ms with 1,000
+    # of them: 20 s a round that nobody measures.
+
     def pause(self):
-        self.database.run('SELECT postmark_pause(connector) FROM postmark_settings')
+        self.database.run('UPDATE postmark_settings SET paused_at = now()')
 
     def resume(self):
-        # the settings of 1,000 connectors take a while; then all go on at once
-        self.database.run('BEGIN')
-        self.database.run('SELECT postmark_resume(connector) FROM postmark_settings')
         begun = time.monotonic()
-        self.database.run('COMMIT')
+        self.database.run('UPDATE postmark_settings SET paused_at = NULL')
         return begun
 
     def fill(self, count, usage_type='SignIn'):
@@ -49,16 +69,20 @@ class Connectors(Queue):
             ' FROM generate_series(1, %s) i', (usage_type, self.count, count))
 
     def check(self, count):
-        stats = self.postmark.stats()
-        [(sent,)] = self.database.run(
-            "SELECT count(*) FROM postmark_history WHERE status = 'sent' AND attempts = 1")
-        if stats['messages'] != count or stats['duplicates'] or sent != count:
-            raise RuntimeError(f'{count} messages, {sent} stored as sent, but the server saw {stats}')
+        check_server(self.postmark, count)
+        done = self.database.run(
+            "SELECT connector, count(*) FILTER (WHERE status = 'sent' AND attempts = 1), count(*)"
+            ' FROM postmark_history GROUP BY 1')
+        each = count // self.count
+        if len(done) != self.count or any(row[1:] != (each, each) for row in done):
+            raise RuntimeError(f'{each} messages of each of {self.count} connectors, but sent were {done}')
+        check_none_deferred(self.database)
 
 
 @measure('connectors', 'a drain of messages of many connectors, beside one connector', order=25)
 def measure_connectors(bench):
     count = bench.size(100000)
+    bench.setting(**{'postmark_connector.batch_size': BATCH})
     one = Queue(bench, bench.database('one_connector'))
     hundred = Connectors(bench, bench.database('hundred_connectors'), 100)
     thousand = Connectors(bench, bench.database('thousand_connectors'), 1000)
@@ -69,11 +93,15 @@ def measure_connectors(bench):
                                thousand=lambda: thousand.round(count))
     for queue in (one, hundred, thousand):
         bench.drop(queue.database)
-    for name, connectors in (('hundred', 100), ('thousand', 1000)):
+    # Of 100 connectors each has enough for full requests, so there are as many
+    # of them as of one connector. Of 1,000 there are five times as many, each
+    # with an intent and a reply of its own: that is told, and has no target.
+    for name, connectors, target in (('hundred', 100, 0.5), ('thousand', 1000, None)):
         bench.report(f'connectors_{connectors}', f'drain of {count}, of {connectors} connectors in turns',
                      results[name], results['one'], 'one connector',
-                     unit='messages/s', better='higher',
-                     note=f'requests of at most {min(500, count // connectors)} messages')
+                     unit='messages/s', better='higher', target=target,
+                     note=f'{count // connectors} messages a connector,'
+                          f' requests of {min(BATCH, count // connectors)}')
 
 
 # ----------------------------------------------------------------------
@@ -95,11 +123,13 @@ def drain_together(queues, count):
     begun = min([queue.resume() for queue in queues])
     postmark.wait(count)
     ended = max(queue.wait(count) for queue in queues)
-    # ids, and so the server's idea of a duplicate, are of a database each
-    sent = sum(queue.database.run("SELECT count(*) FROM postmark_history WHERE status = 'sent'")[0][0]
-               for queue in queues)
-    if postmark.stats()['messages'] != count or sent != count:
-        raise RuntimeError(f'{count} messages, {sent} stored as sent, server: {postmark.stats()}')
+    check_server(postmark, count)
+    for queue in queues:
+        [(sent, finished)] = queue.database.run(
+            "SELECT count(*) FILTER (WHERE status = 'sent' AND attempts = 1), count(*) FROM postmark_history")
+        if (sent, finished) != (count // len(queues),) * 2:
+            raise RuntimeError(f'{sent} of {finished} messages are sent in {queue.database.name}')
+        check_none_deferred(queue.database)
     return count / (ended - begun)
 
 
@@ -114,38 +144,45 @@ def measure_databases(bench):
     for queue in queues:
         bench.drop(queue.database)
     bench.report('databases', f'drain of {count} in {DATABASES} databases, a worker each',
-                 results['several'], results['one'], 'one database', unit='messages/s', better='higher')
+                 results['several'], results['one'], 'one database', unit='messages/s', better='higher',
+                 note='what the cores allow, which the local Postmark needs too')
 
 
 # ----------------------------------------------------------------------
 # Shards that share the rate of one Postmark server
 # ----------------------------------------------------------------------
 
-RATE = 5
-REQUESTS = 30
+RATE = 5          # requests/s of a shard
+REQUESTS = 30     # of a shard: six seconds, also with --quick
 
 
 @measure('shards', 'databases as shards that share the request rate of one Postmark server', order=27)
 def measure_shards(bench):
-    batch = 500
-    bench.setting(**{'postmark_connector.batch_size': batch})
+    bench.setting(**{'postmark_connector.batch_size': BATCH})
     queues = []
     for number in range(DATABASES):
         database = bench.database(f'shard{number}')
         config = database.run('SELECT postmark_config()')[0][0] | {'maxRequestsPerSecond': RATE}
         database.run('SELECT postmark_configure(%s)', (json.dumps(config),))
         queues.append(Queue(bench, database))
-    count = DATABASES * REQUESTS * batch
+    count = DATABASES * REQUESTS * BATCH
     drain_together(queues, count)
-    received = sorted(request['received_ns'] / 1e9 for request in queues[0].postmark.requests())
+    requests = queues[0].postmark.requests()
     for queue in queues:
         bench.drop(queue.database)
-    most = max(sum(1 for at in received if begin <= at < begin + 1) for begin in received)
+    if any(request['messages'] != BATCH for request in requests):
+        raise RuntimeError(f'{len(requests)} requests for {count} messages: not all were full')
+    received = sorted(request['received_ns'] / 1e9 for request in requests)
+    # The first request of each shard waits for nothing: none of the time
+    # from the first to the last is its.
+    rate = (len(received) - DATABASES) / (received[-1] - received[0])
+    most = max(bisect.bisect_left(received, begin + 1) - i for i, begin in enumerate(received))
     allowed = DATABASES * RATE
     bench.report('shards', f'{DATABASES} shards of {RATE} requests/s each: requests/s of all',
-                 (len(received) - DATABASES) / (received[-1] - received[0]), allowed, 'what they may',
-                 unit='requests/s', better='higher', target=0.9,
-                 note=f'{len(received)} requests with {count} messages')
+                 rate, allowed, 'what they may', unit='requests/s', better='higher', target=0.9,
+                 note=f'{len(received)} requests of {BATCH} messages')
+    bench.report('shards_excess', 'the same, no more than they may', rate, unit='requests/s',
+                 better='lower', target=allowed * 1.05, target_kind='at most')
     bench.report('shards_most', 'most requests in any second', most, unit='', better='lower',
                  target=allowed + DATABASES, target_kind='at most',
-                 note='a request of each shard may fall on either side of it')
+                 note='a shard that was idle may begin one at once')
