@@ -166,7 +166,7 @@ CREATE TABLE @extschema@.postmark_queue (
 	no_track boolean,
 	PRIMARY KEY (lane, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
-	-- at 100,000 messages a second a vacuum that rests never catches up
+	-- all rows die within moments: vacuum is not to rest in between
 	autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE @extschema@.postmark_queue IS
 	'messages to send now; INSERT email, usage_type and optionally code, payload, locale, connector, expires_at';
