@@ -60,6 +60,8 @@ typedef struct PmChannel
 	TimestampTz recent_at;		/* when to ask */
 
 	int			in_flight;		/* requests that send */
+	int			answered;		/* of this turn: requests whose results are
+								 * still to be stored */
 	int			unstored;		/* results that could not be stored yet */
 	double		allowance;		/* requests, see maxRequestsPerSecond */
 	TimestampTz allowance_at;

@@ -42,6 +42,14 @@
 #define STORE_TIME			2000
 #define CLAIM_TIME			4000
 
+/*
+ * Results that wait to be stored, and requests under way, are together at most
+ * so many times max_in_flight.  Without a limit a server that answers faster
+ * than we can store fills our memory with results, all of which a crash would
+ * leave in doubt.
+ */
+#define ANSWERED_PER_REQUEST 2
+
 /* When a transaction failed, try again after, ms */
 #define LOCKED_DELAY		100
 #define FAILED_DELAY		1000
@@ -483,6 +491,8 @@ claim_channel(PmChannel *channel, TimestampTz now, TimestampTz until)
 	}
 	pfree(token);
 	room = (channel->trial ? 1 : pm_max_in_flight) - channel->in_flight;
+	room = Min(room, ANSWERED_PER_REQUEST * pm_max_in_flight -
+			   channel->in_flight - channel->answered);
 	if (channel->connector->max_requests_per_second > 0)
 		room = Min(room, 1);
 	for (p = 0; p < PM_PRIORITIES; p++)
@@ -627,6 +637,25 @@ troubles_stored(void)
  * The turn's transaction
  */
 
+/* Count what this turn leaves to be stored. */
+static void
+count_answered(void)
+{
+	dlist_iter	iter;
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+		pm_channel(i)->answered = 0;
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if ((job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT) &&
+			!job->storing)
+			job->channel->answered++;
+	}
+}
+
 static void
 turn_body(void *arg)
 {
@@ -648,6 +677,7 @@ turn_body(void *arg)
 		enough = GetCurrentTimestamp() >= now + STORE_TIME;
 	}
 	store_troubles();
+	count_answered();
 	for (i = 0; i < n; i++)
 	{
 		if (pm_jobs_bytes() >= ALL_BODIES ||
