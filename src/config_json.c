@@ -26,6 +26,7 @@
 
 #include "config.h"
 #include "errors.h"
+#include "nearest.h"
 #include "text.h"
 
 #define DEFAULT_STREAM		"outbound"
@@ -57,14 +58,6 @@ typedef struct Fault
 	char	   *detail;
 	char	   *hint;			/* or NULL */
 } Fault;
-
-/* Search for the name that was probably meant. */
-typedef struct Nearest
-{
-	const char *wanted;
-	const char *best;
-	int			distance;
-} Nearest;
 
 /*
  * Keys of the connector.  The first two are not stored with the others.
@@ -160,51 +153,6 @@ raise_fault(const char *name, const Fault *f)
 			 f->hint ? errhint("%s", f->hint) :
 			 errhint("Correct the configuration and try again; nothing was changed."),
 			 errhidestmt(true)));
-}
-
-static bool
-has_control(const char *text)
-{
-	const unsigned char *c;
-
-	for (c = (const unsigned char *) text; *c; c++)
-		if (*c < 0x20 || *c == 0x7f)
-			return true;
-	return false;
-}
-
-/* Is it made of the given characters, at least one and at most max? */
-static bool
-is_made_of(const char *text, const char *characters, size_t max)
-{
-	size_t		len = strlen(text);
-
-	return len >= 1 && len <= max && strspn(text, characters) == len;
-}
-
-#define LOWER	"abcdefghijklmnopqrstuvwxyz"
-#define UPPER	"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-#define DIGITS	"0123456789"
-
-static void
-nearest_begin(Nearest *nearest, const char *wanted)
-{
-	nearest->wanted = wanted;
-	nearest->best = NULL;
-	/* farther away it would be another word, not a slip */
-	nearest->distance = Max(2, (int) strlen(wanted) / 3) + 1;
-}
-
-static void
-nearest_consider(Nearest *nearest, const char *candidate)
-{
-	int			distance = pm_edit_distance(nearest->wanted, candidate);
-
-	if (distance < nearest->distance)
-	{
-		nearest->best = candidate;
-		nearest->distance = distance;
-	}
 }
 
 static bool
@@ -313,7 +261,7 @@ check_keys(JsonbContainer *object, const char *where,
 
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
-		Nearest		nearest;
+		PmNearest	nearest;
 		StringInfoData hint;
 		char	   *key;
 		char	   *c;
@@ -335,9 +283,9 @@ check_keys(JsonbContainer *object, const char *where,
 			if ((unsigned char) *c < 0x20 || *c == 0x7f)
 				*c = '?';
 
-		nearest_begin(&nearest, key);
+		pm_nearest_begin(&nearest, key);
 		for (i = 0; i < nknown; i++)
-			nearest_consider(&nearest, known[i]);
+			pm_nearest_consider(&nearest, known[i]);
 		initStringInfo(&hint);
 		if (nearest.best)
 			appendStringInfo(&hint, "Perhaps you meant the key \"%s\".",
@@ -448,7 +396,7 @@ read_options(PmConnector *connector, JsonbContainer *object, Fault *f)
 	connector->message_stream = pstrdup(DEFAULT_STREAM);
 	if (!get_string(object, "", "messageStream", &connector->message_stream, f))
 		return false;
-	if (!is_made_of(connector->message_stream, LOWER DIGITS "-_", STREAM_MAX))
+	if (!pm_is_made_of(connector->message_stream, PM_LOWER PM_DIGITS "-_", STREAM_MAX))
 		return fault(f, "It is the ID of a message stream, not its name.",
 					 "\"messageStream\" must be 1 to %d lower-case letters, digits, hyphens and underscores.",
 					 STREAM_MAX);
@@ -456,7 +404,7 @@ read_options(PmConnector *connector, JsonbContainer *object, Fault *f)
 	if (!get_string(object, "", "tag", &connector->tag, f))
 		return false;
 	if (connector->tag &&
-		(*connector->tag == '\0' || has_control(connector->tag) ||
+		(*connector->tag == '\0' || pm_has_control(connector->tag) ||
 		 pg_mbstrlen(connector->tag) > TAG_MAX))
 		return fault(f, NULL,
 					 "\"tag\" must be 1 to %d characters, and no control characters.",
@@ -509,7 +457,7 @@ check_template(const PmTemplate *template, const char *where, Fault *f)
 		return fault(f, NULL, "The key \"%susageType\" is missing.", where);
 	if (*template->usage_type == '\0' ||
 		strlen(template->usage_type) > USAGE_TYPE_MAX ||
-		has_control(template->usage_type))
+		pm_has_control(template->usage_type))
 		return fault(f, NULL,
 					 "\"%susageType\" must be 1 to %d bytes, and no control characters.",
 					 where, USAGE_TYPE_MAX);
@@ -520,7 +468,7 @@ check_template(const PmTemplate *template, const char *where, Fault *f)
 		return fault(f, "It is the alias of a template in Postmark: a letter, then letters, digits, dots, hyphens and underscores.",
 					 "\"%stemplateAlias\" is invalid.", where);
 	if (template->locale &&
-		!is_made_of(template->locale, LOWER UPPER DIGITS "-_", LOCALE_MAX))
+		!pm_is_made_of(template->locale, PM_LOWER PM_UPPER PM_DIGITS "-_", LOCALE_MAX))
 		return fault(f, "Leave it out for a template that serves any locale.",
 					 "\"%slocale\" must be 1 to %d letters, digits, hyphens and underscores.",
 					 where, LOCALE_MAX);
@@ -1005,7 +953,7 @@ pm_require_template(const PmConnector *connector, const char *usage_type,
 					const char *locale)
 {
 	const PmTemplate *found = pm_find_template(connector, usage_type, locale);
-	Nearest		nearest;
+	PmNearest	nearest;
 	bool		expected;
 	bool		showable;
 	int			i;
@@ -1018,15 +966,15 @@ pm_require_template(const PmConnector *connector, const char *usage_type,
 	 * type begins with a digit.
 	 */
 	showable = isalpha((unsigned char) usage_type[0]) &&
-		strlen(usage_type) <= USAGE_TYPE_MAX && !has_control(usage_type);
+		strlen(usage_type) <= USAGE_TYPE_MAX && !pm_has_control(usage_type);
 
 	expected = is_known_usage_type(usage_type);
-	nearest_begin(&nearest, showable ? usage_type : "");
+	pm_nearest_begin(&nearest, showable ? usage_type : "");
 	for (i = 0; i < lengthof(usage_types); i++)
-		nearest_consider(&nearest, usage_types[i].name);
+		pm_nearest_consider(&nearest, usage_types[i].name);
 	for (i = 0; i < connector->ntemplates; i++)
 	{
-		nearest_consider(&nearest, connector->templates[i].usage_type);
+		pm_nearest_consider(&nearest, connector->templates[i].usage_type);
 		if (strcmp(connector->templates[i].usage_type, usage_type) == 0)
 			expected = true;
 	}

@@ -411,7 +411,6 @@ postmark_pause(PG_FUNCTION_ARGS)
 	TimestampTz now = GetCurrentTimestamp();
 	char	   *name;
 	char	   *reason;
-	char	   *c;
 	int			number;
 	bool		paused;
 	int64		expiring;
@@ -423,12 +422,11 @@ postmark_pause(PG_FUNCTION_ARGS)
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("reason is longer than %d bytes", REASON_MAX),
 				 errhint("Shorten it.")));
-	for (c = reason; c && *c; c++)
-		if ((unsigned char) *c < 0x20 || *c == 0x7f)
-			ereport(ERROR,
-					(errcode(PM_ERRCODE_INVALID),
-					 errmsg("reason has control characters"),
-					 errhint("Write it in one line.")));
+	if (reason && pm_has_control(reason))
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("reason has control characters"),
+				 errhint("Write it in one line.")));
 
 	enter(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);

@@ -26,7 +26,6 @@
 #include "common/string.h"
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
-#include "utils/varlena.h"
 
 #include "errors.h"
 #include "text.h"
@@ -38,9 +37,6 @@
 #define MAILBOX_MAX 998
 
 #define TEMPLATE_ALIAS_MAX 255
-
-/* Longer words are not misspellings of one another. */
-#define EDIT_DISTANCE_MAX_LENGTH 255
 
 /* What a byte may be part of: bits of char_class[] */
 #define ATEXT 1					/* an atom of RFC 5322 3.2.3 */
@@ -296,6 +292,35 @@ pm_has_line_break(const char *text)
 }
 
 /*
+ * pm_has_control
+ *		Has this NUL-terminated text an ASCII control character?
+ */
+bool
+pm_has_control(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (IS_CONTROL(*text))
+			return true;
+
+	return false;
+}
+
+/*
+ * pm_is_made_of
+ *		Is this text made of the given characters, at least one of them and
+ *		at most max?
+ *
+ * Both are NUL-terminated; the characters are ASCII.
+ */
+bool
+pm_is_made_of(const char *text, const char *characters, size_t max)
+{
+	size_t		len = strlen(text);
+
+	return len >= 1 && len <= max && strspn(text, characters) == len;
+}
+
+/*
  * pm_valid_connector_name
  *		1 to 63 of a-z, 0-9, "_" and "-".
  *
@@ -305,16 +330,7 @@ pm_has_line_break(const char *text)
 bool
 pm_valid_connector_name(const char *name)
 {
-	const char *p;
-
-	for (p = name; *p != '\0'; p++)
-	{
-		if (!(*p >= 'a' && *p <= 'z') && !IS_DIGIT(*p) &&
-			*p != '_' && *p != '-')
-			return false;
-	}
-
-	return p > name && p - name < NAMEDATALEN;
+	return pm_is_made_of(name, PM_LOWER PM_DIGITS "_-", NAMEDATALEN - 1);
 }
 
 /*
@@ -493,42 +509,6 @@ pm_to_utf8(const char *text)
 				 errmsg("text cannot be converted to UTF-8"),
 				 errdetail("A character has no equivalent in UTF-8, or is not valid in the database's encoding %s.",
 						   pg_encoding_to_char(encoding))));
-
-	return result;
-}
-
-/*
- * pm_edit_distance
- *		How many characters must be changed, added or taken away to make one
- *		word of the other, ASCII case aside.
- *
- * For "perhaps you meant".  Words of more than 255 bytes are INT_MAX away from
- * everything.
- */
-int
-pm_edit_distance(const char *a, const char *b)
-{
-	int			result;
-	size_t		alen = strlen(a);
-	size_t		blen = strlen(b);
-	char	   *afolded;
-	char	   *bfolded;
-	char	   *p;
-
-	if (alen > EDIT_DISTANCE_MAX_LENGTH || blen > EDIT_DISTANCE_MAX_LENGTH)
-		return INT_MAX;
-
-	afolded = pnstrdup(a, alen);
-	bfolded = pnstrdup(b, blen);
-	for (p = afolded; *p != '\0'; p++)
-		*p = pg_ascii_tolower((unsigned char) *p);
-	for (p = bfolded; *p != '\0'; p++)
-		*p = pg_ascii_tolower((unsigned char) *p);
-
-	result = varstr_levenshtein(afolded, alen, bfolded, blen, 1, 1, 1, true);
-
-	pfree(afolded);
-	pfree(bfolded);
 
 	return result;
 }
