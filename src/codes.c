@@ -43,7 +43,7 @@
 #include "trigger_row.h"
 #include "wake.h"
 
-/* Digits of a code, see config_json.c */
+/* Digits of a code, see config_options.c */
 #define CODE_MIN	4
 #define CODE_MAX	12
 

@@ -100,10 +100,8 @@ extern PmConnector *pm_config_from_parts(const char *name, int number,
 										 PmTemplate *templates);
 extern Jsonb *pm_config_json(const PmConnector *connector,
 							 const char *masked_token);
-extern const char *pm_token_problem(const char *token);
-extern char *pm_mask_token(const char *token);
 
-/* Lookup (config_json.c) */
+/* Lookup (config_templates.c) */
 extern const PmTemplate *pm_find_template(const PmConnector *connector,
 										  const char *usage_type,
 										  const char *locale);
@@ -113,12 +111,12 @@ extern const PmTemplate *pm_require_template(const PmConnector *connector,
 
 /*
  * The stored ones, cached in the session (config_store.c).  All but
- * pm_token_from_file and pm_config_pin need a transaction.
+ * pm_config_pin need a transaction.
  *
  * pm_connector, pm_connector_by_number, pm_connectors(0) and
- * pm_config_generation read settings that changed, and make void what any of
- * them returned before, unless that was pinned.  The others, and
- * pm_connector_token of a stored connector, leave everything as it is.
+ * pm_config_generation, and so pm_connector_token of a connector that is not
+ * stored, read settings that changed, and make void what any of them returned
+ * before, unless that was pinned.  The others leave everything as it is.
  */
 extern const PmConnector *pm_connector(const char *name, bool missing_ok);
 extern const PmConnector *pm_connector_by_number(int number);
@@ -126,8 +124,13 @@ extern const PmConnector *pm_connectors(int index);
 extern void pm_config_forget(void);
 extern void pm_config_pin(void);
 extern uint64 pm_config_generation(void);
-extern char *pm_connector_token(const PmConnector *connector, bool missing_ok);
 extern const char *pm_stored_token(const char *name);
+
+/* Tokens (token.c) */
+extern bool pm_is_masked_token(const char *token);
+extern const char *pm_token_problem(const char *token);
+extern char *pm_mask_token(const char *token);
+extern char *pm_connector_token(const PmConnector *connector, bool missing_ok);
 extern char *pm_token_from_file(const char *name, bool missing_ok);
 
 /* Recipients (recipient_policy.c) */
