@@ -202,19 +202,27 @@ read_settings_row(TupleTableSlot *slot, void *state)
 	list->n++;
 }
 
+static int
+compare_names(const void *a, const void *b)
+{
+	const SettingsRow *s = a;
+	const SettingsRow *t = b;
+
+	return strcmp(s->name, t->name);
+}
+
+/* Needs the list to be sorted by name. */
 static void
 read_template_row(TupleTableSlot *slot, void *state)
 {
 	RowList    *list = state;
-	char	   *name = get_text(slot, TEMPLATES_CONNECTOR);
-	SettingsRow *row = NULL;
+	SettingsRow wanted = {.name = get_text(slot, TEMPLATES_CONNECTOR)};
+	SettingsRow *row;
 	PmTemplate *template;
-	int			i;
 
-	for (i = 0; i < list->n; i++)
-		if (strcmp(list->rows[i].name, name) == 0)
-			row = &list->rows[i];
-	pfree(name);
+	row = bsearch(&wanted, list->rows, list->n, sizeof(SettingsRow),
+				  compare_names);
+	pfree(wanted.name);
 	if (row == NULL)
 		return;
 
@@ -281,6 +289,7 @@ read_store(Relation settings, Relation templates, Relation secrets)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	list.rows = palloc(sizeof(SettingsRow) * list.max);
 	scan_table(settings, snapshot, read_settings_row, &list);
+	qsort(list.rows, list.n, sizeof(SettingsRow), compare_names);
 	scan_table(templates, snapshot, read_template_row, &list);
 	scan_table(secrets, snapshot, read_secret_row, new_store);
 	UnregisterSnapshot(snapshot);
