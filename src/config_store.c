@@ -84,6 +84,7 @@ typedef struct Store
 	MemoryContext context;		/* of all of it */
 	int			nconnectors;
 	PmConnector **connectors;	/* ordered by number */
+	PmConnector **by_name;		/* the same ones, ordered by name */
 	int			ntokens;
 	StoredToken *tokens;
 } Store;
@@ -295,16 +296,19 @@ read_store(Relation settings, Relation templates, Relation secrets)
 	UnregisterSnapshot(snapshot);
 
 	new_store->nconnectors = list.n;
-	new_store->connectors = palloc(sizeof(PmConnector *) * Max(list.n, 1));
+	new_store->by_name = palloc(sizeof(PmConnector *) * Max(list.n, 1));
 	for (i = 0; i < list.n; i++)
 	{
 		SettingsRow *row = &list.rows[i];
 
-		new_store->connectors[i] =
+		new_store->by_name[i] =
 			pm_config_from_parts(row->name, row->number, row->options,
 								 row->ntemplates, row->templates);
-		new_store->connectors[i]->paused = row->paused;
+		new_store->by_name[i]->paused = row->paused;
 	}
+	new_store->connectors = palloc(sizeof(PmConnector *) * Max(list.n, 1));
+	memcpy(new_store->connectors, new_store->by_name,
+		   sizeof(PmConnector *) * list.n);
 	qsort(new_store->connectors, list.n, sizeof(PmConnector *),
 		  compare_numbers);
 	return new_store;
@@ -382,6 +386,21 @@ refresh_store(void)
  * ----------
  */
 
+static int
+compare_with_name(const void *name, const void *element)
+{
+	return strcmp(name, (*(PmConnector *const *) element)->name);
+}
+
+static const PmConnector *
+find_by_name(const char *name)
+{
+	PmConnector **found = bsearch(name, store->by_name, store->nconnectors,
+								  sizeof(PmConnector *), compare_with_name);
+
+	return found ? *found : NULL;
+}
+
 /*
  * The stored connector of that name.  PM001 if there is none, unless
  * missing_ok: then NULL; PM001 also, and always, if what is stored is invalid.
@@ -391,18 +410,11 @@ refresh_store(void)
 const PmConnector *
 pm_connector(const char *name, bool missing_ok)
 {
-	int			i;
-
 	refresh_store();
 
 	if (last_found == NULL || name == NULL ||
 		strcmp(last_found->name, name) != 0)
-	{
-		last_found = NULL;
-		for (i = 0; name && i < store->nconnectors; i++)
-			if (strcmp(store->connectors[i]->name, name) == 0)
-				last_found = store->connectors[i];
-	}
+		last_found = name ? find_by_name(name) : NULL;
 
 	if (last_found == NULL)
 	{
