@@ -24,12 +24,12 @@ typedef enum PmOutcome
 	PM_ACCEPTED,				/* Postmark has it */
 	PM_SUPPRESSED,				/* inactive recipient: final */
 	PM_REFUSED,					/* refused for good: final */
-	PM_POISONED,				/* the request was refused whole: find out which
-								 * message it is; alone: final */
+	PM_POISONED,				/* the request was refused whole: find out
+								 * which message it is; alone: final */
 	PM_NO_TEMPLATE,				/* Postmark does not know the alias: trouble
 								 * with the configuration of a usage type */
-	PM_MISCONFIGURED,			/* token, sender, account, stream: trouble with
-								 * the connector */
+	PM_MISCONFIGURED,			/* token, sender, account, stream: trouble
+								 * with the connector */
 	PM_UNAVAILABLE,				/* certainly not accepted, try again later */
 	PM_RATE_LIMITED,			/* the same, because of too many requests */
 	PM_IN_DOUBT					/* may have been accepted */

@@ -254,9 +254,10 @@ pm_attempts_give_back(PmCounter *counters, int n)
 	LWLockAcquire(table_lock, LW_EXCLUSIVE);
 	for (i = 0; i < n; i++)
 	{
-		AttemptsEntry *entry = counters[i].limit > 0
-			? find(counters[i].name, HASH_FIND) : NULL;
+		AttemptsEntry *entry = NULL;
 
+		if (counters[i].limit > 0)
+			entry = find(counters[i].name, HASH_FIND);
 		if (entry == NULL || entry->count == 0)
 			continue;
 		entry->count--;

@@ -266,10 +266,11 @@ pm_channels_quiet(uint64 *quiet)
 		for (i = 0; i < nchannels; i++)
 		{
 			PmChannel  *channel = channels[i];
-			bool		wants = pm_channel_flows(channel) ||
-				channel->connector == NULL || channel->sweep_at > soon;
+			bool		wants;
 			int			p;
 
+			wants = pm_channel_flows(channel) ||
+				channel->connector == NULL || channel->sweep_at > soon;
 			if (wants == (pass == 0))
 				continue;
 			any = true;

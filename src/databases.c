@@ -169,8 +169,10 @@ needed_database(Node *stmt, bool *changes)
 
 		*changes = true;
 		foreach(cell, alter->options)
+		{
 			if (strcmp(lfirst_node(DefElem, cell)->defname, "tablespace") == 0)
 				return owned_database(alter->dbname);
+		}
 		return InvalidOid;
 	}
 	if (IsA(stmt, CreatedbStmt))

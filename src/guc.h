@@ -16,8 +16,7 @@ typedef enum PmInDoubtPolicy
 	PM_IN_DOUBT_HOLD
 } PmInDoubtPolicy;
 
-extern char *pm_api_url;		/* without a trailing slash or with: see
-								 * api.c */
+extern char *pm_api_url;		/* without a trailing slash or with: see api.c */
 extern char *pm_ca_file;		/* empty: the system's */
 extern char *pm_proxy;			/* empty: none */
 extern char *pm_token_directory;	/* empty: none */

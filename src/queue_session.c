@@ -78,7 +78,7 @@ static PmStatement insert_cancelled = {
 	" VALUES ($1, $2, $3, $4, $5, 'cancelled', $6, $7, $8, $9,"
 	" pg_catalog.clock_timestamp())",
 	9, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TIMESTAMPTZOID,
-		TIMESTAMPTZOID, TIMESTAMPTZOID}
+	TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 static PmStatement status_history = {
 	"SELECT status, xmin FROM @.postmark_history WHERE id" EQ "$1",

@@ -479,8 +479,8 @@ pm_to_utf8(const char *text)
 		return unconstify(char *, text);
 
 	/*
-	 * Without a transaction nothing can be looked up, but the worker keeps the
-	 * conversion to its client encoding, UTF8, ready.
+	 * Without a transaction nothing can be looked up, but the worker keeps
+	 * the conversion to its client encoding, UTF8, ready.
 	 */
 	if (!IsTransactionState())
 		return pg_server_to_any(text, (int) len, PG_UTF8);
