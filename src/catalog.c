@@ -32,6 +32,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "catalog.h"
@@ -255,6 +256,26 @@ pm_leave_owner(const PmOwnerScope *scope)
 }
 
 /*
+ * Go on with the rights of the queue's owner, and with SPI, for whose errors
+ * the same holds.
+ */
+void
+pm_connect_owner(PmOwnerScope *scope)
+{
+	pm_enter_owner(scope);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+}
+
+/* Back to what pm_connect_owner found. */
+void
+pm_disconnect_owner(const PmOwnerScope *scope)
+{
+	SPI_finish();
+	pm_leave_owner(scope);
+}
+
+/*
  * The saved plan of a statement, made anew when the extension's objects moved.
  * Needs SPI; errors as SPI_prepare.
  */
@@ -291,6 +312,14 @@ pm_plan(PmStatement *statement)
 	return made;
 }
 
+static void
+raise_failure(const PmStatement *statement, int result)
+{
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", statement->sql,
+			 SPI_result_code_string(result));
+}
+
 /*
  * Execute a statement with the transaction's own snapshot, for at most "limit"
  * rows (0: all).  Returns SPI's result code; any that is an error is raised.
@@ -302,8 +331,37 @@ pm_execute(PmStatement *statement, Datum *values, const char *nulls,
 	int			result = SPI_execute_plan(pm_plan(statement), values, nulls,
 										  false, limit);
 
-	if (result < 0)
-		elog(ERROR, "could not execute \"%s\": %s", statement->sql,
-			 SPI_result_code_string(result));
+	raise_failure(statement, result);
 	return result;
+}
+
+/*
+ * Execute a statement whose arguments are not null under the given snapshot,
+ * for at most "limit" rows (0: all).  read_only: it sees nothing newer than
+ * the snapshot, not even what this transaction did since.  Errors are raised.
+ */
+void
+pm_execute_snapshot(PmStatement *statement, Datum *values, Snapshot snapshot,
+					bool read_only, long limit)
+{
+	raise_failure(statement,
+				  SPI_execute_snapshot(pm_plan(statement), values, NULL,
+									   snapshot, InvalidSnapshot, read_only,
+									   true, limit));
+}
+
+/*
+ * The same for all rows, under a snapshot of this moment also where the
+ * transaction's own is older, in which everything is that this transaction did
+ * before.
+ */
+void
+pm_execute_now(PmStatement *statement, Datum *values, bool read_only)
+{
+	Snapshot	snapshot;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	pm_execute_snapshot(statement, values, snapshot, read_only, 0);
+	UnregisterSnapshot(snapshot);
 }

@@ -59,10 +59,16 @@ extern const char *pm_schema(void);
 extern Oid	pm_owner(void);
 extern void pm_enter_owner(PmOwnerScope *scope);
 extern void pm_leave_owner(const PmOwnerScope *scope);
+extern void pm_connect_owner(PmOwnerScope *scope);
+extern void pm_disconnect_owner(const PmOwnerScope *scope);
 extern uint64 pm_catalog_generation(void);
 extern uint64 pm_catalog_changes(void);
 extern int	pm_execute(PmStatement *statement, Datum *values,
 					   const char *nulls, long limit);
+extern void pm_execute_snapshot(PmStatement *statement, Datum *values,
+								Snapshot snapshot, bool read_only, long limit);
+extern void pm_execute_now(PmStatement *statement, Datum *values,
+						   bool read_only);
 extern SPIPlanPtr pm_plan(PmStatement *statement);
 
 #endif							/* PM_CATALOG_H */

@@ -18,7 +18,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -26,7 +25,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -152,41 +150,17 @@ typedef struct Scope
 static void
 connect(Scope *scope)
 {
-	pm_enter_owner(&scope->owner);
+	pm_connect_owner(&scope->owner);
 	scope->guc_level = NewGUCNestLevel();
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
 }
 
 static void
 disconnect(const Scope *scope)
 {
-	SPI_finish();
 	AtEOXact_GUC(false, scope->guc_level);
-	pm_leave_owner(&scope->owner);
-}
-
-/*
- * Execute a statement under the latest snapshot, in which everything is that
- * this transaction did before.
- */
-static void
-execute_now(PmStatement *statement, Datum *values, bool read_only)
-{
-	SPIPlanPtr	plan = pm_plan(statement);
-	Snapshot	snapshot;
-	int			result;
-
-	CommandCounterIncrement();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	result = SPI_execute_snapshot(plan, values, NULL, snapshot,
-								  InvalidSnapshot, read_only, true, 0);
-	UnregisterSnapshot(snapshot);
-	if (result < 0)
-		elog(ERROR, "could not execute \"%s\": %s", statement->sql,
-			 SPI_result_code_string(result));
+	pm_disconnect_owner(&scope->owner);
 }
 
 static Datum
@@ -254,7 +228,7 @@ pm_code_key(const char *connector, bool create, unsigned char *key)
 
 	connect(&scope);
 	values[0] = CStringGetTextDatum(connector);
-	execute_now(&read_key, values, true);
+	pm_execute_now(&read_key, values, true);
 	found = SPI_processed == 1 &&
 		get_bytes(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, key,
 				  PM_CODE_KEY);
@@ -262,7 +236,7 @@ pm_code_key(const char *connector, bool create, unsigned char *key)
 	{
 		/* The first code ever: one session makes the key */
 		pm_code_lock(name);
-		execute_now(&read_key, values, true);
+		pm_execute_now(&read_key, values, true);
 		found = SPI_processed == 1 &&
 			get_bytes(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, key,
 					  PM_CODE_KEY);
@@ -275,7 +249,7 @@ pm_code_key(const char *connector, bool create, unsigned char *key)
 						 errhint("Try again."),
 						 errhidestmt(true)));
 			values[1] = bytes_datum(key, PM_CODE_KEY);
-			execute_now(&put_key, values, false);
+			pm_execute_now(&put_key, values, false);
 			found = true;
 		}
 	}
@@ -319,7 +293,7 @@ pm_code_find(const char *connector, const char *address,
 	values[0] = CStringGetTextDatum(connector);
 	values[1] = CStringGetTextDatum(address);
 	values[2] = CStringGetTextDatum(usage_type);
-	execute_now(&find_code, values, true);
+	pm_execute_now(&find_code, values, true);
 	memset(code, 0, sizeof(*code));
 	code->connector = connector;
 	found = read_code(code, context);
@@ -338,7 +312,7 @@ pm_token_find(const unsigned char *hmac, PmCode *code)
 
 	connect(&scope);
 	values[0] = bytes_datum(hmac, PM_CODE_HMAC);
-	execute_now(&find_token, values, true);
+	pm_execute_now(&find_token, values, true);
 	memset(code, 0, sizeof(*code));
 	code->token = true;
 	found = read_code(code, context);
@@ -358,7 +332,7 @@ pm_code_put(const PmCode *code)
 	values[1] = CStringGetTextDatum(code->address);
 	values[2] = CStringGetTextDatum(code->usage_type);
 	values[3] = BoolGetDatum(code->token);
-	execute_now(&supersede, values, false);
+	pm_execute_now(&supersede, values, false);
 
 	values[0] = Int64GetDatum(code->id);
 	values[1] = CStringGetTextDatum(code->connector);
@@ -369,7 +343,7 @@ pm_code_put(const PmCode *code)
 	values[6] = bytes_datum(code->hmac, PM_CODE_HMAC);
 	values[7] = TimestampTzGetDatum(code->created_at);
 	values[8] = TimestampTzGetDatum(code->expires_at);
-	execute_now(&insert_code, values, false);
+	pm_execute_now(&insert_code, values, false);
 	disconnect(&scope);
 }
 
@@ -383,7 +357,7 @@ pm_code_take(int64 id)
 
 	connect(&scope);
 	values[0] = Int64GetDatum(id);
-	execute_now(&delete_code, values, false);
+	pm_execute_now(&delete_code, values, false);
 	taken = SPI_processed == 1;
 	disconnect(&scope);
 	return taken;
@@ -420,7 +394,7 @@ pm_send_wait(const char *connector, const char *address,
 	{
 		values[2] = TimestampTzGetDatum(now - limits->window * USECS_PER_SEC);
 		values[3] = Int64GetDatum(limits->limit - 1);
-		execute_now(&nth_send, values, true);
+		pm_execute_now(&nth_send, values, true);
 		if (SPI_processed > 0)
 			wait = seconds_left(get_time(SPI_tuptable->vals[0],
 										 SPI_tuptable->tupdesc, 1),
@@ -430,7 +404,7 @@ pm_send_wait(const char *connector, const char *address,
 	{
 		values[2] = TimestampTzGetDatum(now - limits->interval * USECS_PER_SEC);
 		values[3] = CStringGetTextDatum(usage_type);
-		execute_now(&last_send, values, true);
+		pm_execute_now(&last_send, values, true);
 		if (SPI_processed > 0)
 		{
 			int			left = seconds_left(get_time(SPI_tuptable->vals[0],
@@ -463,7 +437,7 @@ pm_send_note(const PmCode *code, const PmSendLimits *limits)
 	values[3] = Int64GetDatum(code->id);
 	values[4] = CStringGetTextDatum(code->usage_type);
 	values[5] = TimestampTzGetDatum(code->created_at + seconds * USECS_PER_SEC);
-	execute_now(&insert_send, values, false);
+	pm_execute_now(&insert_send, values, false);
 	disconnect(&scope);
 }
 
@@ -491,7 +465,7 @@ pm_counters_load(PmCounter *counters, int n)
 	}
 	connect(&scope);
 	values[0] = counter_array(names, n);
-	execute_now(&load_counters, values, true);
+	pm_execute_now(&load_counters, values, true);
 	for (row = 0; row < SPI_processed; row++)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[row];

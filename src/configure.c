@@ -13,14 +13,12 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -157,39 +155,17 @@ static PmStatement count_unsent = {
 };
 
 /*
- * Run a statement that returns one int8, under a snapshot of this moment: what
- * a transaction of REPEATABLE READ does not see may be what matters.
+ * Run a statement that returns one int8: what a transaction of REPEATABLE READ
+ * does not see may be what matters.
  */
 static int64
 count_now(PmStatement *statement, Datum *values)
 {
-	SPIPlanPtr	plan = pm_plan(statement);
 	bool		isnull;
-	int			result;
 
-	result = SPI_execute_snapshot(plan, values, NULL, GetLatestSnapshot(),
-								  InvalidSnapshot, true, false, 0);
-	if (result != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "could not execute \"%s\": %s", statement->sql,
-			 SPI_result_code_string(result));
+	pm_execute_now(statement, values, true);
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 									   SPI_tuptable->tupdesc, 1, &isnull));
-}
-
-/* Begin and end of what is done as the owner. */
-static void
-enter(PmOwnerScope *scope)
-{
-	pm_enter_owner(scope);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-}
-
-static void
-leave(const PmOwnerScope *scope)
-{
-	SPI_finish();
-	pm_leave_owner(scope);
 }
 
 static void
@@ -327,13 +303,13 @@ postmark_configure(PG_FUNCTION_ARGS)
 	connector = pm_config_parse(PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0),
 								name, false);
 
-	enter(&scope);
+	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
 	(void) pm_connector_token(connector, false);
 	store_settings(connector);
 	if (connector->token)
 		store_token(name, connector->token);
-	leave(&scope);
+	pm_disconnect_owner(&scope);
 
 	PM_SHOW_STATEMENT();
 	PG_RETURN_VOID();
@@ -382,7 +358,7 @@ postmark_set_token(PG_FUNCTION_ARGS)
 				 errhint("A server token is found in Postmark under the server's API tokens."),
 				 errhidestmt(true)));
 
-	enter(&scope);
+	pm_connect_owner(&scope);
 
 	/* The lock keeps postmark_remove from leaving the token behind. */
 	values[0] = CStringGetTextDatum(name);
@@ -390,7 +366,7 @@ postmark_set_token(PG_FUNCTION_ARGS)
 	if (SPI_processed == 0)
 		raise_unknown(name);
 	store_token(name, token);
-	leave(&scope);
+	pm_disconnect_owner(&scope);
 
 	PM_SHOW_STATEMENT();
 	PG_RETURN_VOID();
@@ -428,7 +404,7 @@ postmark_pause(PG_FUNCTION_ARGS)
 				 errmsg("reason has control characters"),
 				 errhint("Write it in one line.")));
 
-	enter(&scope);
+	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
 	number = require_number(name);
 	paused = pm_connector_by_number(number)->paused;
@@ -446,7 +422,7 @@ postmark_pause(PG_FUNCTION_ARGS)
 	values[2] = TimestampTzGetDatum(now);
 	values[3] = TimestampTzGetDatum(now + PAUSE_OUTLOOK_MINUTES * USECS_PER_MINUTE);
 	expiring = count_now(&count_expiring, values);
-	leave(&scope);
+	pm_disconnect_owner(&scope);
 
 	if (paused)
 		ereport(NOTICE,
@@ -474,7 +450,7 @@ postmark_resume(PG_FUNCTION_ARGS)
 	bool		paused;
 	bool		copied;
 
-	enter(&scope);
+	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
 	paused = pm_connector_by_number(require_number(name))->paused;
 	if (paused)
@@ -486,7 +462,7 @@ postmark_resume(PG_FUNCTION_ARGS)
 	values[0] = ObjectIdGetDatum(MyDatabaseId);
 	pm_execute(&set_database, values, NULL, 0);
 	copied = SPI_processed > 0;
-	leave(&scope);
+	pm_disconnect_owner(&scope);
 
 	pm_note(PM_WAKE_RESUME);
 	if (copied)
@@ -537,7 +513,7 @@ postmark_remove(PG_FUNCTION_ARGS)
 	char	   *name = get_connector_arg(fcinfo, 0);
 	int			number;
 
-	enter(&scope);
+	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
 	number = require_number(name);
 	refuse_unsent(name, number);
@@ -550,6 +526,6 @@ postmark_remove(PG_FUNCTION_ARGS)
 	pm_execute(&delete_codes, values, NULL, 0);
 	pm_execute(&delete_sends, values, NULL, 0);
 	pm_execute(&delete_settings, values, NULL, 0);
-	leave(&scope);
+	pm_disconnect_owner(&scope);
 	PG_RETURN_VOID();
 }

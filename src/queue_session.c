@@ -110,29 +110,8 @@ static PmStatement last_id = {
 static bool
 found(PmStatement *query, Datum *values, Snapshot snapshot)
 {
-	int			result = SPI_execute_snapshot(pm_plan(query), values, NULL,
-											  snapshot, InvalidSnapshot, true,
-											  false, 1);
-
-	if (result < 0)
-		elog(ERROR, "could not execute \"%s\": %s", query->sql,
-			 SPI_result_code_string(result));
+	pm_execute_snapshot(query, values, snapshot, true, 1);
 	return SPI_processed > 0;
-}
-
-static void
-connect(PmOwnerScope *scope)
-{
-	pm_enter_owner(scope);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-}
-
-static void
-disconnect(const PmOwnerScope *scope)
-{
-	SPI_finish();
-	pm_leave_owner(scope);
 }
 
 /* All lanes of a connector (number), or of all connectors (0). */
@@ -181,7 +160,7 @@ pm_queue_insert(const PmMessage *m)
 	bool		isnull;
 	int64		id;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	values[0] = text_datum(m->email, &nulls[0]);
 	values[1] = text_datum(m->usage_type, &nulls[1]);
 	values[2] = text_datum(m->code, &nulls[2]);
@@ -200,7 +179,7 @@ pm_queue_insert(const PmMessage *m)
 	if (SPI_processed == 1)
 		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 										 SPI_tuptable->tupdesc, 1, &isnull));
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	return id;
 }
 
@@ -235,9 +214,9 @@ pm_deferred_insert(const PmMessage *m, int32 lane)
 {
 	PmOwnerScope scope;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	insert_into_deferred(m, lane);
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 }
 
 /* The row of CONTENT_COLUMNS, due_at, attempts that a query returned. */
@@ -329,10 +308,10 @@ pm_message_cancel(int64 id)
 	ResourceOwner owner = CurrentResourceOwner;
 	bool		done;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	if (in_flight(id))
 	{
-		disconnect(&scope);
+		pm_disconnect_owner(&scope);
 		return false;
 	}
 	SPI_finish();
@@ -366,12 +345,12 @@ pm_message_requeue(int64 id)
 	const PmConnector *connector;
 	const PmTemplate *template;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	values[0] = Int64GetDatum(id);
 	pm_execute(&delete_failed, values, NULL, 0);
 	if (SPI_processed == 0)
 	{
-		disconnect(&scope);
+		pm_disconnect_owner(&scope);
 		return false;
 	}
 	read_returned(&m);
@@ -382,7 +361,7 @@ pm_message_requeue(int64 id)
 	template = pm_require_template(connector, m.usage_type, m.locale);
 	m.due_at = GetCurrentTimestamp();
 	insert_into_deferred(&m, PM_LANE(connector->number, template->priority));
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	return true;
 }
 
@@ -405,7 +384,7 @@ pm_message_status(int64 id, bool *own)
 	int			i;
 
 	*own = false;
-	connect(&scope);
+	pm_connect_owner(&scope);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	values[0] = Int64GetDatum(id);
 	values[1] = lanes(0);
@@ -426,7 +405,7 @@ pm_message_status(int64 id, bool *own)
 																					2, &isnull)));
 	}
 	UnregisterSnapshot(snapshot);
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	return status;
 }
 
@@ -442,7 +421,7 @@ pm_connector_unfinished(int number, int64 upto, TimestampTz due)
 	Datum		values[3];
 	bool		result;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	values[0] = lanes(number);
 	values[1] = Int64GetDatum(upto);
@@ -450,7 +429,7 @@ pm_connector_unfinished(int number, int64 upto, TimestampTz due)
 	result = found(&unfinished_queue, values, snapshot) ||
 		found(&unfinished_deferred, values, snapshot);
 	UnregisterSnapshot(snapshot);
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	return result;
 }
 
@@ -462,10 +441,10 @@ pm_last_message_id(void)
 	bool		isnull;
 	int64		result;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	pm_execute(&last_id, NULL, NULL, 0);
 	result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 										 SPI_tuptable->tupdesc, 1, &isnull));
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	return result;
 }

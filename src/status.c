@@ -116,8 +116,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	state->worker_pid = pm_worker_pid(MyDatabaseId);
 	token = invalid ? NULL : pm_connector_token(connector, true);
 
-	pm_enter_owner(&scope);
-	SPI_connect();
+	pm_connect_owner(&scope);
 	original = is_original();
 
 	if (original && paused)
@@ -141,8 +140,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 			state->flows = strcmp(kind, "backing_off") == 0;
 		}
 	}
-	SPI_finish();
-	pm_leave_owner(&scope);
+	pm_disconnect_owner(&scope);
 
 	if (!original)
 	{
