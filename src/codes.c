@@ -31,6 +31,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "args.h"
 #include "attempts.h"
 #include "code_store.h"
 #include "config.h"
@@ -420,12 +421,6 @@ issue(const Request *request)
 	return code.id;
 }
 
-static char *
-text_arg(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
 /*
  * postmark_issue_code(email, usage_type, payload, locale, connector)
  * returns bigint
@@ -442,12 +437,11 @@ postmark_issue_code(PG_FUNCTION_ARGS)
 	PM_HIDE_STATEMENT();
 
 	memset(&request, 0, sizeof(request));
-	request.email = text_arg(fcinfo, 0);
-	request.usage_type = text_arg(fcinfo, 1);
-	if (!PG_ARGISNULL(2))
-		request.payload = PG_GETARG_JSONB_P(2);
-	request.locale = text_arg(fcinfo, 3);
-	request.connector = text_arg(fcinfo, 4);
+	request.email = pm_text_arg(fcinfo, 0);
+	request.usage_type = pm_text_arg(fcinfo, 1);
+	request.payload = pm_jsonb_arg(fcinfo, 2);
+	request.locale = pm_text_arg(fcinfo, 3);
+	request.connector = pm_text_arg(fcinfo, 4);
 	id = issue(&request);
 	PM_SHOW_STATEMENT();
 	PG_RETURN_INT64(id);
@@ -466,13 +460,12 @@ postmark_issue_token(PG_FUNCTION_ARGS)
 	PM_HIDE_STATEMENT();
 
 	memset(&request, 0, sizeof(request));
-	request.email = text_arg(fcinfo, 0);
-	request.usage_type = text_arg(fcinfo, 1);
-	request.link = text_arg(fcinfo, 2);
-	if (!PG_ARGISNULL(3))
-		request.payload = PG_GETARG_JSONB_P(3);
-	request.locale = text_arg(fcinfo, 4);
-	request.connector = text_arg(fcinfo, 5);
+	request.email = pm_text_arg(fcinfo, 0);
+	request.usage_type = pm_text_arg(fcinfo, 1);
+	request.link = pm_text_arg(fcinfo, 2);
+	request.payload = pm_jsonb_arg(fcinfo, 3);
+	request.locale = pm_text_arg(fcinfo, 4);
+	request.connector = pm_text_arg(fcinfo, 5);
 	check_link(request.link);
 	id = issue(&request);
 	PM_SHOW_STATEMENT();
@@ -670,10 +663,10 @@ postmark_verify_code(PG_FUNCTION_ARGS)
 				 errhidestmt(true)));
 	PreventCommandIfReadOnly("postmark_verify_code()");
 
-	email = text_arg(fcinfo, 0);
-	usage_type = text_arg(fcinfo, 1);
-	code = text_arg(fcinfo, 2);
-	connector = text_arg(fcinfo, 3);
+	email = pm_text_arg(fcinfo, 0);
+	usage_type = pm_text_arg(fcinfo, 1);
+	code = pm_text_arg(fcinfo, 2);
+	connector = pm_text_arg(fcinfo, 3);
 	if (email && well_formed(email, usage_type, connector) &&
 		well_formed_code(code))
 		verdict = verify_code(email, usage_type, code, connector);
@@ -732,9 +725,9 @@ postmark_verify_token(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("postmark_verify_token()");
 	InitMaterializedSRF(fcinfo, 0);
-	token = text_arg(fcinfo, 0);
-	usage_type = text_arg(fcinfo, 1);
-	connector = text_arg(fcinfo, 2);
+	token = pm_text_arg(fcinfo, 0);
+	usage_type = pm_text_arg(fcinfo, 1);
+	connector = pm_text_arg(fcinfo, 2);
 	if (token && strlen(token) == TOKEN_LENGTH &&
 		strspn(token, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == TOKEN_LENGTH &&
 		well_formed(NULL, usage_type, connector))

@@ -21,6 +21,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "args.h"
 #include "catalog.h"
 #include "config.h"
 #include "errors.h"
@@ -197,17 +198,11 @@ require_number(const char *name)
  * ----------
  */
 
-static char *
-get_text_arg(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
 /* A name that can be a connector's; PM001 if not. */
 static char *
 get_connector_arg(FunctionCallInfo fcinfo, int n)
 {
-	char	   *name = get_text_arg(fcinfo, n);
+	char	   *name = pm_text_arg(fcinfo, n);
 
 	pm_check_connector_name(name);
 	return name;
@@ -300,7 +295,7 @@ postmark_configure(PG_FUNCTION_ARGS)
 	PM_HIDE_STATEMENT();
 
 	name = get_connector_arg(fcinfo, 1);
-	connector = pm_config_parse(PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0),
+	connector = pm_config_parse(pm_jsonb_arg(fcinfo, 0),
 								name, false);
 
 	pm_connect_owner(&scope);
@@ -347,7 +342,7 @@ postmark_set_token(PG_FUNCTION_ARGS)
 
 	PM_HIDE_STATEMENT();
 
-	token = get_text_arg(fcinfo, 0);
+	token = pm_text_arg(fcinfo, 0);
 	name = get_connector_arg(fcinfo, 1);
 	problem = token ? pm_token_problem(token) : "is null";
 	if (problem)
@@ -392,7 +387,7 @@ postmark_pause(PG_FUNCTION_ARGS)
 	int64		expiring;
 
 	name = get_connector_arg(fcinfo, 0);
-	reason = get_text_arg(fcinfo, 1);
+	reason = pm_text_arg(fcinfo, 1);
 	if (reason && strlen(reason) > REASON_MAX)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),

@@ -31,6 +31,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "args.h"
 #include "catalog.h"
 #include "config.h"
 #include "enqueue.h"
@@ -392,15 +393,14 @@ postmark_enqueue(PG_FUNCTION_ARGS)
 	PM_HIDE_STATEMENT();
 
 	memset(&m, 0, sizeof(m));
-	m.email = text_or_null(PG_GETARG_DATUM(0), PG_ARGISNULL(0));
-	m.usage_type = text_or_null(PG_GETARG_DATUM(1), PG_ARGISNULL(1));
-	m.code = text_or_null(PG_GETARG_DATUM(2), PG_ARGISNULL(2));
-	if (!PG_ARGISNULL(3))
-		m.payload = PG_GETARG_JSONB_P(3);
-	m.locale = text_or_null(PG_GETARG_DATUM(4), PG_ARGISNULL(4));
+	m.email = pm_text_arg(fcinfo, 0);
+	m.usage_type = pm_text_arg(fcinfo, 1);
+	m.code = pm_text_arg(fcinfo, 2);
+	m.payload = pm_jsonb_arg(fcinfo, 3);
+	m.locale = pm_text_arg(fcinfo, 4);
 	if (!PG_ARGISNULL(5))
 		send_after = PG_GETARG_TIMESTAMPTZ(5);
-	m.connector = text_or_null(PG_GETARG_DATUM(7), PG_ARGISNULL(7));
+	m.connector = pm_text_arg(fcinfo, 7);
 
 	id = enqueue(&m, PG_ARGISNULL(5) ? NULL : &send_after,
 				 PG_ARGISNULL(6) ? NULL : PG_GETARG_INTERVAL_P(6));

@@ -25,6 +25,7 @@
 #include "utils/uuid.h"
 
 #include "api.h"
+#include "args.h"
 #include "errors.h"
 #include "message_check.h"
 
@@ -37,18 +38,6 @@
 PG_FUNCTION_INFO_V1(postmark_send);
 PG_FUNCTION_INFO_V1(postmark_test);
 PG_FUNCTION_INFO_V1(postmark_check);
-
-static char *
-text_arg(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
-static Jsonb *
-jsonb_arg(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : PG_GETARG_JSONB_P(n);
-}
 
 /*
  * The connector to use: the one that is stored, or what a config makes of it.
@@ -136,14 +125,14 @@ postmark_send(PG_FUNCTION_ARGS)
 
 	PM_HIDE_STATEMENT();
 
-	email = text_arg(fcinfo, 0);
-	usage_type = text_arg(fcinfo, 1);
-	code = text_arg(fcinfo, 2);
-	payload = jsonb_arg(fcinfo, 3);
-	locale = text_arg(fcinfo, 4);
+	email = pm_text_arg(fcinfo, 0);
+	usage_type = pm_text_arg(fcinfo, 1);
+	code = pm_text_arg(fcinfo, 2);
+	payload = pm_jsonb_arg(fcinfo, 3);
+	locale = pm_text_arg(fcinfo, 4);
 	pm_check_message(email, usage_type, code, payload, locale);
 
-	connector = choose_connector(text_arg(fcinfo, 5), NULL);
+	connector = choose_connector(pm_text_arg(fcinfo, 5), NULL);
 	message_id = send_message(connector, email, usage_type, code, payload,
 							  locale);
 
@@ -163,10 +152,10 @@ postmark_test(PG_FUNCTION_ARGS)
 
 	PM_HIDE_STATEMENT();
 
-	email = text_arg(fcinfo, 0);
+	email = pm_text_arg(fcinfo, 0);
 	pm_check_message(email, TEST_USAGE_TYPE, TEST_CODE, NULL, NULL);
 
-	connector = choose_connector(text_arg(fcinfo, 2), jsonb_arg(fcinfo, 1));
+	connector = choose_connector(pm_text_arg(fcinfo, 2), pm_jsonb_arg(fcinfo, 1));
 	message_id = send_message(connector, email, TEST_USAGE_TYPE, TEST_CODE,
 							  NULL, NULL);
 
@@ -360,7 +349,7 @@ postmark_check(PG_FUNCTION_ARGS)
 	PM_HIDE_STATEMENT();
 
 	InitMaterializedSRF(fcinfo, 0);
-	connector = choose_connector(text_arg(fcinfo, 0), jsonb_arg(fcinfo, 1));
+	connector = choose_connector(pm_text_arg(fcinfo, 0), pm_jsonb_arg(fcinfo, 1));
 
 	stream_item = psprintf("stream %s", connector->message_stream);
 	template_items = palloc(sizeof(char *) * connector->ntemplates);
