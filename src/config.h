@@ -119,6 +119,7 @@ extern const PmTemplate *pm_require_template(const PmConnector *connector,
  * before, unless that was pinned.  The others leave everything as it is.
  */
 extern const PmConnector *pm_connector(const char *name, bool missing_ok);
+extern void pm_raise_not_configured(const char *name) pg_attribute_noreturn();
 extern const PmConnector *pm_connector_by_number(int number);
 extern const PmConnector *pm_connectors(int index);
 extern void pm_config_forget(void);

@@ -402,6 +402,19 @@ find_by_name(const char *name)
 }
 
 /*
+ * Raise PM001 for a name, which can be a connector's, but is not.
+ */
+void
+pm_raise_not_configured(const char *name)
+{
+	ereport(ERROR,
+			(errcode(PM_ERRCODE_NOT_CONFIGURED),
+			 errmsg("connector \"%s\" is not configured", name),
+			 errhint("Configure it with postmark_configure."),
+			 errhidestmt(true)));
+}
+
+/*
  * The stored connector of that name.  PM001 if there is none, unless
  * missing_ok: then NULL; PM001 also, and always, if what is stored is invalid.
  * For how long the result is good see config.h.  Fast when called again with
@@ -421,11 +434,7 @@ pm_connector(const char *name, bool missing_ok)
 		if (missing_ok)
 			return NULL;
 		pm_check_connector_name(name);
-		ereport(ERROR,
-				(errcode(PM_ERRCODE_NOT_CONFIGURED),
-				 errmsg("connector \"%s\" is not configured", name),
-				 errhint("Configure it with postmark_configure."),
-				 errhidestmt(true)));
+		pm_raise_not_configured(name);
 	}
 	if (last_found->invalid)
 		ereport(ERROR,

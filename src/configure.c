@@ -169,16 +169,6 @@ count_now(PmStatement *statement, Datum *values)
 									   SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-static void
-raise_unknown(const char *name)
-{
-	ereport(ERROR,
-			(errcode(PM_ERRCODE_NOT_CONFIGURED),
-			 errmsg("connector \"%s\" is not configured", name),
-			 errhint("Configure it with postmark_configure."),
-			 errhidestmt(true)));
-}
-
 /* Number of a connector, also of one that is stored but invalid; or PM001. */
 static int
 require_number(const char *name)
@@ -189,8 +179,7 @@ require_number(const char *name)
 	for (i = 0; (connector = pm_connectors(i)) != NULL; i++)
 		if (strcmp(connector->name, name) == 0)
 			return connector->number;
-	raise_unknown(name);
-	return 0;					/* not reached */
+	pm_raise_not_configured(name);
 }
 
 /* ----------
@@ -359,7 +348,7 @@ postmark_set_token(PG_FUNCTION_ARGS)
 	values[0] = CStringGetTextDatum(name);
 	pm_execute(&hold_settings, values, NULL, 0);
 	if (SPI_processed == 0)
-		raise_unknown(name);
+		pm_raise_not_configured(name);
 	store_token(name, token);
 	pm_disconnect_owner(&scope);
 
