@@ -89,6 +89,20 @@ decide_at(const PmMessage *m)
 	return m->expires_at - margin;
 }
 
+/* Send a message again, or, with the error given, finish it if it is late. */
+static void
+send_again(PmMessage *m, TimestampTz now, const char *error)
+{
+	m->attempts++;
+	if (m->expires_at <= now)
+		pm_message_finish(m, "expired", error);
+	else
+	{
+		m->disposal = PM_DEFER;
+		m->retry_at = now;
+	}
+}
+
 /*
  * The search cannot tell.  Decide, as in_doubt says, on those messages that
  * cannot wait; try again later for the others.
@@ -120,14 +134,7 @@ search_failed(PmJob *job)
 		{
 			decided = true;
 			m->last_error = MAY_HAVE_BEEN_SENT;
-			m->attempts++;
-			if (m->expires_at <= now)
-				pm_message_finish(m, "expired", MAY_HAVE_BEEN_SENT);
-			else
-			{
-				m->disposal = PM_DEFER;
-				m->retry_at = now;
-			}
+			send_again(m, now, MAY_HAVE_BEEN_SENT);
 		}
 	}
 	if (decided)
@@ -242,16 +249,8 @@ pm_doubt_found(PmJob *job)
 	{
 		PmMessage  *m = &batch->messages[i];
 
-		if (m->disposal != PM_KEEP)
-			continue;
-		m->attempts++;
-		if (m->expires_at <= now)
-			pm_message_finish(m, "expired", NULL);
-		else
-		{
-			m->disposal = PM_DEFER;
-			m->retry_at = now;
-		}
+		if (m->disposal == PM_KEEP)
+			send_again(m, now, NULL);
 	}
 	job->state = PM_JOB_STORE;
 }
