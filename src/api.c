@@ -426,30 +426,13 @@ shown(const char *text)
 	return pm_network_text(text, strlen(text));
 }
 
+/* MessageID of an object; false if it has none. */
 static bool
-is_uuid(const char *text)
+get_message_id(const PmJson *object, pg_uuid_t *id)
 {
-	int			i;
+	const char *text = pm_json_string(object, "MessageID");
 
-	for (i = 0; i < 36; i++)
-	{
-		if (i == 8 || i == 13 || i == 18 || i == 23)
-		{
-			if (text[i] != '-')
-				return false;
-		}
-		else if (!isxdigit((unsigned char) text[i]))
-			return false;
-	}
-	return text[36] == '\0';
-}
-
-static const char *
-get_message_id(const PmJson *object)
-{
-	const char *id = pm_json_string(object, "MessageID");
-
-	return id && is_uuid(id) ? id : NULL;
+	return text && pm_parse_uuid(text, id);
 }
 
 /*
@@ -772,20 +755,19 @@ judge(const PmHttpResult *result, AnswerTo to, MemoryContext reading,
 static void
 judge_success(const PmJson *object, PmVerdict *verdict)
 {
-	const char *id;
+	pg_uuid_t	id;
 	int			code;
 
-	if (object->type != PM_JSON_OBJECT || !get_error_code(object, &code))
-		return;
-	id = get_message_id(object);
-	if (id == NULL)
+	if (object->type != PM_JSON_OBJECT || !get_error_code(object, &code) ||
+		!get_message_id(object, &id))
 		return;
 	verdict->outcome = PM_ACCEPTED;
 	verdict->error_code = code;
 	if (verdict->text)
 		pfree(verdict->text);
 	verdict->text = NULL;
-	verdict->message_id = pstrdup(id);
+	verdict->message_id = palloc(sizeof(pg_uuid_t));
+	*verdict->message_id = id;
 }
 
 /* Read the answer to pm_api_start_send into *verdict.  Raises no errors. */
@@ -955,12 +937,11 @@ pm_api_read_search(const PmHttpResult *result, PmVerdict *verdict,
 	{
 		const char *id = pm_json_string(pm_json_get(entry, "Metadata"),
 										METADATA_ID);
-		const char *message_id = get_message_id(entry);
+		PmFound    *next = &(*found)[*nfound];
 
-		if (id && message_id)
+		if (id && get_message_id(entry, &next->message_id))
 		{
-			(*found)[*nfound].metadata_id = pstrdup(id);
-			(*found)[*nfound].message_id = pstrdup(message_id);
+			next->metadata_id = pstrdup(id);
 			(*nfound)++;
 		}
 	}

@@ -17,6 +17,7 @@
 
 #include "config.h"
 #include "http.h"
+#include "uuid_text.h"
 
 /* What an answer means for a message, or for a request as a whole. */
 typedef enum PmOutcome
@@ -42,7 +43,7 @@ typedef struct PmVerdict
 	int			error_code;		/* Postmark's ErrorCode, -1: none */
 	char	   *text;			/* cleaned, at most PM_NETWORK_TEXT_MAX bytes;
 								 * NULL if accepted */
-	char	   *message_id;		/* a valid uuid, or NULL */
+	pg_uuid_t  *message_id;		/* palloc'd, or NULL */
 	long		retry_after_ms; /* -1: not said */
 } PmVerdict;
 
@@ -62,7 +63,7 @@ typedef struct PmApiMessage
 typedef struct PmFound
 {
 	char	   *metadata_id;	/* postmark_id */
-	char	   *message_id;
+	pg_uuid_t	message_id;
 } PmFound;
 
 /* A template or a message stream, as the lists of Postmark show it. */

@@ -678,6 +678,7 @@ turn_body(void *arg)
 	}
 	store_troubles();
 	count_answered();
+	pm_queue_keep_out_cancels();
 	for (i = 0; i < n; i++)
 	{
 		if (pm_jobs_bytes() >= ALL_BODIES ||

@@ -191,9 +191,13 @@ mark_found(PmBatch *batch, const PmFound *found)
 		if (m->disposal == PM_KEEP &&
 			strcmp(metadata, found->metadata_id) == 0)
 		{
+			pg_uuid_t  *message_id;
+
 			m->attempts++;
-			m->message_id = MemoryContextStrdup(batch->context,
-												found->message_id);
+			message_id = MemoryContextAlloc(batch->context,
+											sizeof(pg_uuid_t));
+			*message_id = found->message_id;
+			m->message_id = message_id;
 			m->error_code = -1;
 			pm_message_finish(m, "sent", NULL);
 			m->last_error = NULL;

@@ -104,7 +104,7 @@ settle_page(void *arg)
 					break;
 			if (j == page->nfound)
 				continue;
-			m->message_id = page->found[j].message_id;
+			m->message_id = &page->found[j].message_id;
 			m->attempts++;
 			m->error_code = -1;
 			m->last_error = NULL;

@@ -107,8 +107,7 @@ make_row(const PmMessage *m, TimestampTz now, Datum *values, bool *nulls)
 	PUT_TEXT(COL_STATUS, m->status);
 	PUT(COL_ATTEMPTS, Int32GetDatum(m->attempts), false);
 	PUT(COL_MESSAGE_ID,
-		DirectFunctionCall1(uuid_in, CStringGetDatum(m->message_id)),
-		m->message_id == NULL);
+		UUIDPGetDatum(m->message_id), m->message_id == NULL);
 	PUT(COL_ERROR_CODE, Int32GetDatum(m->error_code), m->error_code < 0);
 	PUT_TEXT(COL_LAST_ERROR, m->last_error);
 	PUT(COL_CREATED_AT, TimestampTzGetDatum(m->created_at), false);

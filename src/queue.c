@@ -18,6 +18,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -38,8 +39,32 @@
  */
 #define FIRST_FETCH 16
 
+/* Of every query that reads messages, which add the last of these */
 #define MESSAGE_COLUMNS \
-	"ctid, id, created_at, expires_at, email, usage_type, code, payload, locale, connector, no_track"
+	"ctid, xmax, id, created_at, expires_at, email, usage_type, code, payload, locale, connector, no_track"
+enum
+{
+	COL_CTID,
+	COL_XMAX,
+	COL_ID,
+	COL_CREATED_AT,
+	COL_EXPIRES_AT,
+	COL_EMAIL,
+	COL_USAGE_TYPE,
+	COL_CODE,
+	COL_PAYLOAD,
+	COL_LOCALE,
+	COL_CONNECTOR,
+	COL_NO_TRACK,
+	COL_DUE_AT,
+	COL_ATTEMPTS,
+	COL_ERROR_CODE,
+	COL_LAST_ERROR,
+	MESSAGE_NCOLUMNS
+};
+
+/* Whether nobody can cancel until the transaction ends */
+static bool cancels_kept_out = false;
 
 static PmStatement read_queue = {
 	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
@@ -196,6 +221,7 @@ pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
 	volatile bool ok = false;
 
 	*sqlstate = 0;
+	cancels_kept_out = false;
 	PG_TRY();
 	{
 		PmOwnerScope scope;
@@ -273,23 +299,6 @@ pm_batch_create(MemoryContext parent, int32 lane, bool deferred, int capacity)
 	return batch;
 }
 
-/* A uuid as text; room for PM_UUID_TEXT bytes. */
-void
-pm_format_uuid(const pg_uuid_t *uuid, char *text)
-{
-	static const char hex[] = "0123456789abcdef";
-	int			i;
-
-	for (i = 0; i < UUID_LEN; i++)
-	{
-		if (i == 4 || i == 6 || i == 8 || i == 10)
-			*text++ = '-';
-		*text++ = hex[uuid->data[i] >> 4];
-		*text++ = hex[uuid->data[i] & 0x0f];
-	}
-	*text = '\0';
-}
-
 /* Give a batch a fresh random (version 4) uuid. */
 void
 pm_batch_new_uuid(PmBatch *batch)
@@ -303,15 +312,6 @@ pm_batch_new_uuid(PmBatch *batch)
 	pm_format_uuid(&batch->uuid, batch->uuid_text);
 }
 
-static char *
-text_column(HeapTuple tuple, TupleDesc desc, int column)
-{
-	bool		isnull;
-	Datum		value = SPI_getbinval(tuple, desc, column, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(value);
-}
-
 static TimestampTz
 time_column(HeapTuple tuple, TupleDesc desc, int column)
 {
@@ -320,44 +320,48 @@ time_column(HeapTuple tuple, TupleDesc desc, int column)
 	return DatumGetTimestampTz(SPI_getbinval(tuple, desc, column, &isnull));
 }
 
-/*
- * Copy a row of MESSAGE_COLUMNS, due_at, attempts, error_code and last_error
- * into a message.
- */
+/* Copy a row of MESSAGE_COLUMNS and the others into a message. */
 static void
 read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
 			 TupleDesc desc)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
-	bool		isnull;
-	Datum		value;
+	Datum		values[MESSAGE_NCOLUMNS];
+	bool		isnull[MESSAGE_NCOLUMNS];
 
+#define TEXT(column) \
+	(isnull[column] ? NULL : TextDatumGetCString(values[column]))
+
+	Assert(desc->natts == MESSAGE_NCOLUMNS);
+	heap_deform_tuple(tuple, desc, values, isnull);
 	memset(message, 0, sizeof(*message));
-	message->tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 1,
-														   &isnull));
-	message->id = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
-	message->created_at = time_column(tuple, desc, 3);
-	message->expires_at = time_column(tuple, desc, 4);
-	message->email = text_column(tuple, desc, 5);
-	message->usage_type = text_column(tuple, desc, 6);
-	message->code = text_column(tuple, desc, 7);
-	value = SPI_getbinval(tuple, desc, 8, &isnull);
-	if (!isnull)
+	message->tid = *(ItemPointer) DatumGetPointer(values[COL_CTID]);
+	message->touched =
+		TransactionIdIsValid(DatumGetTransactionId(values[COL_XMAX]));
+	message->id = DatumGetInt64(values[COL_ID]);
+	message->created_at = DatumGetTimestampTz(values[COL_CREATED_AT]);
+	message->expires_at = DatumGetTimestampTz(values[COL_EXPIRES_AT]);
+	message->email = TEXT(COL_EMAIL);
+	message->usage_type = TEXT(COL_USAGE_TYPE);
+	message->code = TEXT(COL_CODE);
+	if (!isnull[COL_PAYLOAD])
 	{
-		message->payload = DatumGetJsonbPCopy(value);
+		message->payload = DatumGetJsonbPCopy(values[COL_PAYLOAD]);
 		message->size += VARSIZE(message->payload);
 	}
-	message->locale = text_column(tuple, desc, 9);
-	message->connector = text_column(tuple, desc, 10);
-	value = SPI_getbinval(tuple, desc, 11, &isnull);
-	message->no_track = !isnull && DatumGetBool(value);
-	message->due_at = time_column(tuple, desc, 12);
-	message->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 13, &isnull));
-	value = SPI_getbinval(tuple, desc, 14, &isnull);
-	message->error_code = isnull ? -1 : DatumGetInt32(value);
-	message->last_error = text_column(tuple, desc, 15);
+	message->locale = TEXT(COL_LOCALE);
+	message->connector = TEXT(COL_CONNECTOR);
+	message->no_track = !isnull[COL_NO_TRACK] &&
+		DatumGetBool(values[COL_NO_TRACK]);
+	message->due_at = DatumGetTimestampTz(values[COL_DUE_AT]);
+	message->attempts = DatumGetInt32(values[COL_ATTEMPTS]);
+	message->error_code = isnull[COL_ERROR_CODE] ? -1
+		: DatumGetInt32(values[COL_ERROR_CODE]);
+	message->last_error = TEXT(COL_LAST_ERROR);
 	message->size += strlen(message->email) + 300;
 	MemoryContextSwitchTo(old);
+
+#undef TEXT
 }
 
 /* Append a copy of a message to a batch, which must have room for it. */
@@ -494,48 +498,84 @@ tid_array(Datum *tids, int ntids)
 }
 
 /*
- * Lock the messages from "first" on against postmark_cancel until the end of
- * the transaction, and set "locked" of those that could be: the others are
- * being deleted, or are gone.
+ * What postmark_cancel locks, in ShareLock, until its transaction ends.  In
+ * pg_locks it is an object that belongs to postmark_intents.
+ */
+void
+pm_cancel_locktag(LOCKTAG *tag)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, RelationRelationId,
+					   pm_object(PM_INTENTS), 1);
+}
+
+/*
+ * Keep postmark_cancel out until the end of the transaction, unless it is at
+ * work already.  To be called before the messages are read.
+ *
+ * To lock every row is an eighth of what it costs to send it, and hardly ever
+ * does anybody cancel at just that moment.  So there is one lock for all that
+ * cancel, which they share; if we have it instead, nobody can cancel what we
+ * read, and only rows that somebody else has locked are looked at one by one.
+ */
+void
+pm_queue_keep_out_cancels(void)
+{
+	LOCKTAG		tag;
+
+	pm_cancel_locktag(&tag);
+	cancels_kept_out = LockAcquire(&tag, ExclusiveLock, false, true) !=
+		LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * See that the messages from "first" on cannot be cancelled until the end of
+ * the transaction, and set "locked" of those: the others are being deleted, or
+ * are gone.
  */
 void
 pm_queue_lock(PmBatch *batch, int first)
 {
-	PmStatement	   *query = batch->deferred ? &lock_deferred : &lock_queue;
-	int			n = batch->nmessages - first;
+	PmStatement *query = batch->deferred ? &lock_deferred : &lock_queue;
+	int			n = 0;
 	Datum	   *tids;
 	Datum		values[1];
 	int			expected = first;
-	uint64		i;
+	uint64		row;
+	int			i;
 
-	if (n <= 0)
+	tids = palloc(sizeof(Datum) * Max(batch->nmessages - first, 1));
+	for (i = first; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+
+		m->locked = cancels_kept_out && !m->touched;
+		if (!m->locked)
+			tids[n++] = PointerGetDatum(&m->tid);
+	}
+	if (n == 0)
 		return;
-	tids = palloc(sizeof(Datum) * n);
-	for (i = 0; i < n; i++)
-		tids[i] = PointerGetDatum(&batch->messages[first + i].tid);
+
 	values[0] = tid_array(tids, n);
 	pm_execute(query, values, NULL, 0);
-	for (i = 0; i < SPI_processed; i++)
+	for (row = 0; row < SPI_processed; row++)
 	{
 		bool		isnull;
-		int64		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+		int64		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row],
 													 SPI_tuptable->tupdesc, 1,
 													 &isnull));
-		int			j;
 
 		/* They mostly come in the order that we have them in */
-		if (expected < batch->nmessages && batch->messages[expected].id == id)
-		{
-			batch->messages[expected++].locked = true;
-			continue;
-		}
-		for (j = first; j < batch->nmessages; j++)
-			if (batch->messages[j].id == id)
-			{
-				batch->messages[j].locked = true;
-				expected = j + 1;
+		for (i = expected; i < batch->nmessages; i++)
+			if (batch->messages[i].id == id)
 				break;
-			}
+		if (i == batch->nmessages)
+			for (i = first; i < batch->nmessages; i++)
+				if (batch->messages[i].id == id)
+					break;
+		if (i == batch->nmessages)
+			continue;
+		batch->messages[i].locked = true;
+		expected = i + 1;
 	}
 	SPI_freetuptable(SPI_tuptable);
 }

@@ -16,14 +16,13 @@
 
 #include "datatype/timestamp.h"
 #include "storage/itemptr.h"
+#include "storage/lock.h"
 #include "utils/jsonb.h"
-#include "utils/uuid.h"
+
+#include "uuid_text.h"
 
 /* Why a message is deferred whose usage type has no template */
 #define PM_NO_TEMPLATE_TEXT "There is no template for the usage type."
-
-/* Length of a uuid as text, with its NUL */
-#define PM_UUID_TEXT 37
 
 /* What is to be done with a message of a batch once its outcome is known */
 typedef enum PmDisposal
@@ -39,7 +38,8 @@ typedef struct PmMessage
 {
 	int64		id;
 	ItemPointerData tid;
-	bool		locked;
+	bool		touched;		/* somebody has, or had, its row locked */
+	bool		locked;			/* we have, or need not; see pm_queue_lock */
 	TimestampTz created_at;
 	TimestampTz due_at;
 	TimestampTz expires_at;
@@ -57,7 +57,7 @@ typedef struct PmMessage
 	PmDisposal	disposal;
 	const char *status;			/* PM_FINISH: a constant */
 	char	   *template_alias;
-	char	   *message_id;
+	const pg_uuid_t *message_id;	/* Postmark's, or NULL */
 	int			error_code;		/* -1: none */
 	char	   *last_error;
 	TimestampTz retry_at;		/* PM_DEFER */
@@ -97,7 +97,6 @@ extern PmBatch *pm_batch_create(MemoryContext parent, int32 lane,
 								bool deferred, int capacity);
 extern void pm_batch_new_uuid(PmBatch *batch);
 extern void pm_batch_copy_message(PmBatch *batch, const PmMessage *message);
-extern void pm_format_uuid(const pg_uuid_t *uuid, char *text);
 
 /* Reading */
 extern bool pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
@@ -105,6 +104,8 @@ extern bool pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
 extern bool pm_deferred_read(PmBatch *batch, TimestampTz due, int limit,
 							 Size max_size);
 extern void pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids);
+extern void pm_cancel_locktag(LOCKTAG *tag);
+extern void pm_queue_keep_out_cancels(void);
 extern void pm_queue_lock(PmBatch *batch, int first);
 extern bool pm_next_queue_lane(int32 from, int32 *lane);
 extern bool pm_next_deferred_lane(int32 from, int32 *lane);

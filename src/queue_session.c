@@ -259,9 +259,14 @@ in_flight(int64 id)
 static bool
 take_out(int64 id)
 {
+	LOCKTAG		tag;
 	PmMessage	m;
 	Datum		values[9];
 	char		nulls[10] = "         ";
+
+	/* See pm_queue_keep_out_cancels */
+	pm_cancel_locktag(&tag);
+	(void) LockAcquire(&tag, ShareLock, false, false);
 
 	values[0] = lanes(0);
 	values[1] = Int64GetDatum(id);
@@ -276,8 +281,8 @@ take_out(int64 id)
 	read_returned(&m);
 
 	/*
-	 * We have the row; had the worker it before us, its intent was committed
-	 * when it gave the row up, and is seen now.
+	 * We have the row; had the worker read it before us, its intent was
+	 * committed when it gave up its lock, and is seen now.
 	 */
 	if (in_flight(id))
 		return false;

@@ -105,7 +105,7 @@ send_message(const PmConnector *connector, const char *email,
 		pm_api_raise(&verdict, connector, usage_type, template->alias);
 	}
 	forget_token(token);
-	return DirectFunctionCall1(uuid_in, CStringGetDatum(verdict.message_id));
+	return UUIDPGetDatum(verdict.message_id);
 }
 
 /*

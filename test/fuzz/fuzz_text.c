@@ -14,7 +14,10 @@
  */
 #include "fuzz.h"
 
+#include <ctype.h>
+
 #include "text.h"
+#include "uuid_text.h"
 
 static const char letters_digits[] =
 "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
@@ -60,6 +63,31 @@ is_address(const char *text)
 	}
 
 	return strspn(last, "0123456789") < strlen(last);
+}
+
+/* A uuid that is read is the text's, but for the case of its letters. */
+static void
+check_uuid(const char *text)
+{
+	pg_uuid_t	uuid;
+	char		again[PM_UUID_TEXT];
+	int			i;
+
+	if (!pm_parse_uuid(text, &uuid))
+	{
+		FUZZ_REQUIRE(strlen(text) != 36 ||
+					 strspn(text, "0123456789abcdefABCDEF-") != 36 ||
+					 text[8] != '-' || text[13] != '-' || text[18] != '-' ||
+					 text[23] != '-' || strchr(text + 24, '-') != NULL ||
+					 strcspn(text + 9, "-") != 4 ||
+					 strcspn(text, "-") != 8 ||
+					 strcspn(text + 14, "-") != 4 ||
+					 strcspn(text + 19, "-") != 4);
+		return;
+	}
+	pm_format_uuid(&uuid, again);
+	for (i = 0; i < PM_UUID_TEXT; i++)
+		FUZZ_REQUIRE(again[i] == tolower((unsigned char) text[i]));
 }
 
 /* A reason is a sentence, and no part of what was given. */
@@ -131,6 +159,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				  strcspn(text, letters_digits) == 0 &&
 				  strchr("0123456789", text[0]) == NULL &&
 				  strspn(text, letters_digits_alias) == strlen(text)));
+
+	check_uuid(text);
 
 	return 0;
 }
