@@ -63,9 +63,6 @@ enum
 	MESSAGE_NCOLUMNS
 };
 
-/* Whether nobody can cancel until the transaction ends */
-static bool cancels_kept_out = false;
-
 static PmStatement read_queue = {
 	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
 	" NULL::integer, NULL::text FROM @.postmark_queue"
@@ -221,7 +218,6 @@ pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
 	volatile bool ok = false;
 
 	*sqlstate = 0;
-	cancels_kept_out = false;
 	PG_TRY();
 	{
 		PmOwnerScope scope;
@@ -523,8 +519,17 @@ pm_queue_keep_out_cancels(void)
 	LOCKTAG		tag;
 
 	pm_cancel_locktag(&tag);
-	cancels_kept_out = LockAcquire(&tag, ExclusiveLock, false, true) !=
-		LOCKACQUIRE_NOT_AVAIL;
+	(void) LockAcquire(&tag, ExclusiveLock, false, true);
+}
+
+/* Whether that has been done in this transaction, and was had. */
+static bool
+cancels_kept_out(void)
+{
+	LOCKTAG		tag;
+
+	pm_cancel_locktag(&tag);
+	return LockHeldByMe(&tag, ExclusiveLock);
 }
 
 /*
@@ -536,6 +541,7 @@ void
 pm_queue_lock(PmBatch *batch, int first)
 {
 	PmStatement *query = batch->deferred ? &lock_deferred : &lock_queue;
+	bool		kept_out = cancels_kept_out();
 	int			n = 0;
 	Datum	   *tids;
 	Datum		values[1];
@@ -548,7 +554,7 @@ pm_queue_lock(PmBatch *batch, int first)
 	{
 		PmMessage  *m = &batch->messages[i];
 
-		m->locked = cancels_kept_out && !m->touched;
+		m->locked = kept_out && !m->touched;
 		if (!m->locked)
 			tids[n++] = PointerGetDatum(&m->tid);
 	}
