@@ -17,16 +17,13 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -194,86 +191,6 @@ static PmStatement read_instance = {
 static PmStatement set_timeline = {
 	"UPDATE @.postmark_instance SET timeline = $1", 1, {INT4OID}
 };
-
-/*
- * Run a transaction of the worker's: with SPI, a snapshot, and the rights of
- * the queue's owner in a restricted context.
- *
- * what:     what it does, for the log, or NULL to log nothing
- * body:     the work, may raise errors
- * sqlstate: set to the error's, 0 if there was none
- *
- * Returns whether it committed.  An error is logged here and goes no further;
- * a repeated one is logged at growing intervals, so that a lasting trouble
- * does not fill the log.
- */
-bool
-pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
-				   int *sqlstate)
-{
-	static int	last_sqlstate = 0;
-	static TimestampTz next_log = 0;
-	static long log_interval = 1000;
-	MemoryContext context = CurrentMemoryContext;
-	volatile bool ok = false;
-
-	*sqlstate = 0;
-	PG_TRY();
-	{
-		PmOwnerScope scope;
-
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		pm_enter_owner(&scope);
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "could not connect to SPI");
-		body(arg);
-		SPI_finish();
-		pm_leave_owner(&scope);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-		ok = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-		TimestampTz now = GetCurrentTimestamp();
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		HOLD_INTERRUPTS();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		RESUME_INTERRUPTS();
-		MemoryContextSwitchTo(context);
-
-		*sqlstate = error->sqlerrcode;
-		if (error->sqlerrcode != last_sqlstate)
-		{
-			log_interval = 1000;
-			next_log = 0;
-			last_sqlstate = error->sqlerrcode;
-		}
-		if (what && now >= next_log)
-		{
-			ereport(LOG,
-					(errcode(error->sqlerrcode),
-					 errmsg("postmark_connector could not %s: %s", what,
-							error->message),
-					 errhint("It is tried again; this message is repeated at growing intervals.")));
-			next_log = TimestampTzPlusMilliseconds(now, log_interval);
-			log_interval = Min(log_interval * 2, 3600000L);
-		}
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-
-	if (ok)
-		pgstat_report_stat(false);
-	return ok;
-}
 
 /*
  * An empty batch with room for "capacity" messages, in a context of its own

@@ -19,6 +19,7 @@
 #include "storage/lock.h"
 #include "utils/jsonb.h"
 
+#include "transaction.h"
 #include "uuid_text.h"
 
 /* Why a message is deferred whose usage type has no template */
@@ -87,11 +88,6 @@ typedef struct PmIntent
 	int			nids;
 	int64	   *ids;
 } PmIntent;
-
-typedef void (*PmTransactionBody) (void *arg);
-
-extern bool pm_run_transaction(const char *what, PmTransactionBody body,
-							   void *arg, int *sqlstate);
 
 extern PmBatch *pm_batch_create(MemoryContext parent, int32 lane,
 								bool deferred, int capacity);

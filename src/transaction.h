@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * transaction.h
+ *		The worker's transactions.
+ *
+ * src/transaction.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_TRANSACTION_H
+#define PM_TRANSACTION_H
+
+typedef void (*PmTransactionBody) (void *arg);
+
+extern bool pm_run_transaction(const char *what, PmTransactionBody body,
+							   void *arg, int *sqlstate);
+
+#endif							/* PM_TRANSACTION_H */
