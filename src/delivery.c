@@ -439,7 +439,6 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now)
 	PmBatch    *aside = pm_batch_create(CurrentMemoryContext, lane->lane,
 										deferred, capacity * 2);
 	PmJob	   *job;
-	int			i;
 
 	note_lane(lane);
 	if (deferred)
@@ -454,8 +453,7 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now)
 		return false;
 	}
 
-	for (i = 0; i < batch->nmessages; i++)
-		batch->messages[i].disposal = PM_KEEP;
+	pm_batch_dispose(batch, PM_KEEP);
 	pm_batch_new_uuid(batch);
 	batch->created_at = now;
 	batch->has_intent = true;
@@ -527,8 +525,7 @@ split(PmJob *job, TimestampTz now)
 	int			half;
 	int			i;
 
-	for (i = 0; i < batch->nmessages; i++)
-		batch->messages[i].disposal = PM_RELEASE;
+	pm_batch_dispose(batch, PM_RELEASE);
 	if (!pm_batch_store(batch, now, failures > 0))
 		return;
 	for (half = 0; half < 2; half++)
@@ -558,11 +555,8 @@ store(PmJob *job, TimestampTz now)
 		split(job, now);
 	else if (!pm_batch_store(job->batch, now, failures > 0))
 	{
-		int			i;
-
 		/* Somebody else settled it */
-		for (i = 0; i < job->batch->nmessages; i++)
-			job->batch->messages[i].disposal = PM_STORED;
+		pm_batch_dispose(job->batch, PM_STORED);
 	}
 }
 
@@ -713,8 +707,7 @@ store_carefully(PmJob *job)
 	if (job->state == PM_JOB_SPLIT)
 	{
 		/* Give it up whole; it is refused and split anew */
-		for (i = 0; i < batch->nmessages; i++)
-			batch->messages[i].disposal = PM_RELEASE;
+		pm_batch_dispose(batch, PM_RELEASE);
 		job->state = PM_JOB_STORE;
 	}
 	if (pm_run_transaction("store the result of a request", store_one_body,

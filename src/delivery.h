@@ -72,12 +72,6 @@ extern dlist_head *pm_jobs(void);
 extern Size pm_jobs_bytes(void);
 extern bool pm_job_start(PmJob *job);
 extern void pm_job_sent(PmJob *job);
-extern void pm_message_finish(PmMessage *message, const char *status,
-							  const char *error);
-
-/* A message's postmark_id, and room for it with its NUL */
-#define PM_METADATA_ID 48
-extern void pm_metadata_id(const PmMessage *message, char *text);
 
 /* After a failover (failover.c) */
 extern void pm_failover_begin(void);

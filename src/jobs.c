@@ -164,42 +164,6 @@ pm_job_settle(PmJob *job)
 }
 
 /*
- * A message is finished.
- *
- * status: a constant, as postmark_messages shows it
- * error:  why, or NULL; of the batch's memory, or constant
- */
-void
-pm_message_finish(PmMessage *message, const char *status, const char *error)
-{
-	message->disposal = PM_FINISH;
-	message->status = status;
-	if (error)
-		message->last_error = unconstify(char *, error);
-}
-
-/*
- * What Postmark is to know a message by, in PM_METADATA_ID bytes: unique
- * beyond this server's life, for a sequence can issue an id twice.
- */
-void
-pm_metadata_id(const PmMessage *message, char *text)
-{
-	snprintf(text, PM_METADATA_ID, INT64_FORMAT "-" INT64_FORMAT, message->id,
-			 message->created_at);
-}
-
-/* All messages of a job share a disposal. */
-static void
-dispose_all(PmJob *job, PmDisposal disposal)
-{
-	int			i;
-
-	for (i = 0; i < job->batch->nmessages; i++)
-		job->batch->messages[i].disposal = disposal;
-}
-
-/*
  * Write the request body.  False if a message cannot be had in UTF-8, which the
  * queue's check keeps out, but a connector's own texts might do.
  */
@@ -272,7 +236,7 @@ pm_job_start(PmJob *job)
 	}
 	if (token == NULL)
 	{
-		dispose_all(job, PM_RELEASE);
+		pm_batch_dispose(batch, PM_RELEASE);
 		job->state = PM_JOB_STORE;
 		return true;
 	}
@@ -392,16 +356,16 @@ pm_job_sent(PmJob *job)
 		switch (whole.outcome)
 		{
 			case PM_MISCONFIGURED:
-				dispose_all(job, PM_RELEASE);
+				pm_batch_dispose(batch, PM_RELEASE);
 				pm_channel_block(job->channel, &whole);
 				break;
 			case PM_UNAVAILABLE:
 			case PM_RATE_LIMITED:
-				dispose_all(job, PM_RELEASE);
+				pm_batch_dispose(batch, PM_RELEASE);
 				pm_channel_back_off(job->channel, &whole);
 				break;
 			case PM_IN_DOUBT:
-				dispose_all(job, PM_KEEP);
+				pm_batch_dispose(batch, PM_KEEP);
 				pm_channel_back_off(job->channel, &whole);
 				break;
 			default:

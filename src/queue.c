@@ -192,39 +192,6 @@ static PmStatement set_timeline = {
 	"UPDATE @.postmark_instance SET timeline = $1", 1, {INT4OID}
 };
 
-/*
- * An empty batch with room for "capacity" messages, in a context of its own
- * under "parent", which the caller deletes.
- */
-PmBatch *
-pm_batch_create(MemoryContext parent, int32 lane, bool deferred, int capacity)
-{
-	MemoryContext context = AllocSetContextCreate(parent, "postmark batch",
-												  ALLOCSET_DEFAULT_SIZES);
-	PmBatch    *batch = MemoryContextAllocZero(context, sizeof(PmBatch));
-
-	batch->context = context;
-	batch->lane = lane;
-	batch->deferred = deferred;
-	batch->messages = MemoryContextAlloc(context,
-										 mul_size(Max(capacity, 1),
-												  sizeof(PmMessage)));
-	return batch;
-}
-
-/* Give a batch a fresh random (version 4) uuid. */
-void
-pm_batch_new_uuid(PmBatch *batch)
-{
-	if (!pg_strong_random(batch->uuid.data, UUID_LEN))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
-	batch->uuid.data[6] = (batch->uuid.data[6] & 0x0f) | 0x40;
-	batch->uuid.data[8] = (batch->uuid.data[8] & 0x3f) | 0x80;
-	pm_format_uuid(&batch->uuid, batch->uuid_text);
-}
-
 static TimestampTz
 time_column(HeapTuple tuple, TupleDesc desc, int column)
 {
@@ -275,31 +242,6 @@ read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
 	MemoryContextSwitchTo(old);
 
 #undef TEXT
-}
-
-/* Append a copy of a message to a batch, which must have room for it. */
-void
-pm_batch_copy_message(PmBatch *batch, const PmMessage *message)
-{
-	MemoryContext old = MemoryContextSwitchTo(batch->context);
-	PmMessage  *m = &batch->messages[batch->nmessages++];
-
-	*m = *message;
-	m->email = pstrdup(message->email);
-	m->usage_type = pstrdup(message->usage_type);
-	m->connector = pstrdup(message->connector);
-	if (message->code)
-		m->code = pstrdup(message->code);
-	if (message->locale)
-		m->locale = pstrdup(message->locale);
-	if (message->template_alias)
-		m->template_alias = pstrdup(message->template_alias);
-	if (message->payload)
-	{
-		m->payload = palloc(VARSIZE(message->payload));
-		memcpy(m->payload, message->payload, VARSIZE(message->payload));
-	}
-	MemoryContextSwitchTo(old);
 }
 
 /*

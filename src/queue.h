@@ -14,69 +14,13 @@
 #ifndef PM_QUEUE_H
 #define PM_QUEUE_H
 
-#include "datatype/timestamp.h"
-#include "storage/itemptr.h"
 #include "storage/lock.h"
-#include "utils/jsonb.h"
 
+#include "batch.h"
 #include "transaction.h"
-#include "uuid_text.h"
 
 /* Why a message is deferred whose usage type has no template */
 #define PM_NO_TEMPLATE_TEXT "There is no template for the usage type."
-
-/* What is to be done with a message of a batch once its outcome is known */
-typedef enum PmDisposal
-{
-	PM_KEEP,					/* not known yet: stays in the intent */
-	PM_RELEASE,					/* not sent: back to where it was */
-	PM_DEFER,					/* not sent: to postmark_deferred */
-	PM_FINISH,					/* to postmark_history */
-	PM_STORED					/* done with */
-} PmDisposal;
-
-typedef struct PmMessage
-{
-	int64		id;
-	ItemPointerData tid;
-	bool		touched;		/* somebody has, or had, its row locked */
-	bool		locked;			/* we have, or need not; see pm_queue_lock */
-	TimestampTz created_at;
-	TimestampTz due_at;
-	TimestampTz expires_at;
-	char	   *email;
-	char	   *usage_type;
-	char	   *code;			/* or NULL */
-	Jsonb	   *payload;		/* or NULL */
-	char	   *locale;			/* or NULL */
-	char	   *connector;
-	bool		no_track;		/* its links are never tracked */
-	int			attempts;
-	Size		size;			/* of code and payload, roughly */
-
-	/* What became of it */
-	PmDisposal	disposal;
-	const char *status;			/* PM_FINISH: a constant */
-	char	   *template_alias;
-	const pg_uuid_t *message_id;	/* Postmark's, or NULL */
-	int			error_code;		/* -1: none */
-	char	   *last_error;
-	TimestampTz retry_at;		/* PM_DEFER */
-} PmMessage;
-
-/* Messages that share a request, or a transaction. */
-typedef struct PmBatch
-{
-	pg_uuid_t	uuid;
-	char		uuid_text[PM_UUID_TEXT];
-	int32		lane;
-	bool		deferred;		/* from postmark_deferred */
-	bool		has_intent;
-	TimestampTz created_at;
-	int			nmessages;
-	PmMessage  *messages;
-	MemoryContext context;		/* holds all of it */
-} PmBatch;
 
 /* The state of a row of postmark_intents */
 typedef struct PmIntent
@@ -88,11 +32,6 @@ typedef struct PmIntent
 	int			nids;
 	int64	   *ids;
 } PmIntent;
-
-extern PmBatch *pm_batch_create(MemoryContext parent, int32 lane,
-								bool deferred, int capacity);
-extern void pm_batch_new_uuid(PmBatch *batch);
-extern void pm_batch_copy_message(PmBatch *batch, const PmMessage *message);
 
 /* Reading */
 extern bool pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
