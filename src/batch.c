@@ -72,6 +72,8 @@ pm_batch_copy_message(PmBatch *batch, const PmMessage *message)
 		m->locale = pstrdup(message->locale);
 	if (message->template_alias)
 		m->template_alias = pstrdup(message->template_alias);
+	if (message->last_error)
+		m->last_error = pstrdup(message->last_error);
 	if (message->payload)
 	{
 		m->payload = palloc(VARSIZE(message->payload));
