@@ -15,6 +15,16 @@
 
 #define PM_EXTENSION "postmark_connector"
 
+/*
+ * Operators for SQL that runs in somebody's session, whose search_path may
+ * have others of that name.
+ */
+#define PM_EQ	" OPERATOR(pg_catalog.=) "
+#define PM_NE	" OPERATOR(pg_catalog.<>) "
+#define PM_LE	" OPERATOR(pg_catalog.<=) "
+#define PM_GE	" OPERATOR(pg_catalog.>=) "
+#define PM_GT	" OPERATOR(pg_catalog.>) "
+
 typedef enum PmObject
 {
 	PM_SETTINGS,

@@ -30,17 +30,13 @@
 #include "catalog.h"
 #include "code_store.h"
 
-#define EQ		" OPERATOR(pg_catalog.=) "
-#define NE		" OPERATOR(pg_catalog.<>) "
-#define GT		" OPERATOR(pg_catalog.>) "
-
 /* Class of our advisory locks; PostgreSQL's own functions use 1 and 2. */
 #define LOCK_CLASS 0x504D
 
 #define CODE_COLUMNS "id, address, usage_type, email, hmac, created_at, expires_at"
 
 static PmStatement read_key = {
-	"SELECT code_key FROM @.postmark_secrets WHERE connector" EQ "$1",
+	"SELECT code_key FROM @.postmark_secrets WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 static PmStatement put_key = {
@@ -49,17 +45,19 @@ static PmStatement put_key = {
 	2, {TEXTOID, BYTEAOID}
 };
 static PmStatement find_code = {
-	"SELECT " CODE_COLUMNS " FROM @.postmark_codes WHERE connector" EQ "$1"
-	" AND address" EQ "$2 AND usage_type" EQ "$3 AND token" EQ "false",
+	"SELECT " CODE_COLUMNS " FROM @.postmark_codes WHERE connector" PM_EQ "$1"
+	" AND address" PM_EQ "$2 AND usage_type" PM_EQ "$3"
+	" AND token" PM_EQ "false",
 	3, {TEXTOID, TEXTOID, TEXTOID}
 };
 static PmStatement find_token = {
-	"SELECT " CODE_COLUMNS " FROM @.postmark_codes WHERE hmac" EQ "$1 AND token",
+	"SELECT " CODE_COLUMNS " FROM @.postmark_codes WHERE hmac" PM_EQ "$1"
+	" AND token",
 	1, {BYTEAOID}
 };
 static PmStatement supersede = {
-	"DELETE FROM @.postmark_codes WHERE connector" EQ "$1 AND address" EQ "$2"
-	" AND usage_type" EQ "$3 AND token" EQ "$4",
+	"DELETE FROM @.postmark_codes WHERE connector" PM_EQ "$1"
+	" AND address" PM_EQ "$2 AND usage_type" PM_EQ "$3 AND token" PM_EQ "$4",
 	4, {TEXTOID, TEXTOID, TEXTOID, BOOLOID}
 };
 static PmStatement insert_code = {
@@ -70,7 +68,7 @@ static PmStatement insert_code = {
 	TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 static PmStatement delete_code = {
-	"DELETE FROM @.postmark_codes WHERE id" EQ "$1", 1, {INT8OID}
+	"DELETE FROM @.postmark_codes WHERE id" PM_EQ "$1", 1, {INT8OID}
 };
 
 /*
@@ -78,19 +76,20 @@ static PmStatement delete_code = {
  * arrives there, and asking again does not help.
  */
 #define SENT \
-	"COALESCE((SELECT h.status FROM @.postmark_history AS h WHERE h.id" EQ \
-	"s.id), 'queued')" NE "ALL (ARRAY['failed', 'expired', 'cancelled'])"
+	"COALESCE((SELECT h.status FROM @.postmark_history AS h WHERE h.id" PM_EQ \
+	"s.id), 'queued')" PM_NE "ALL (ARRAY['failed', 'expired', 'cancelled'])"
 
 static PmStatement nth_send = {
-	"SELECT s.sent_at FROM @.postmark_sends AS s WHERE s.connector" EQ "$1"
-	" AND s.address" EQ "$2 AND s.sent_at" GT "$3 AND " SENT
+	"SELECT s.sent_at FROM @.postmark_sends AS s WHERE s.connector" PM_EQ "$1"
+	" AND s.address" PM_EQ "$2 AND s.sent_at" PM_GT "$3 AND " SENT
 	" ORDER BY s.sent_at DESC OFFSET $4 LIMIT 1",
 	4, {TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID}
 };
 static PmStatement last_send = {
-	"SELECT s.sent_at FROM @.postmark_sends AS s WHERE s.connector" EQ "$1"
-	" AND s.address" EQ "$2 AND s.sent_at" GT "$3 AND s.usage_type" EQ "$4"
-	" AND " SENT " ORDER BY s.sent_at DESC LIMIT 1",
+	"SELECT s.sent_at FROM @.postmark_sends AS s WHERE s.connector" PM_EQ "$1"
+	" AND s.address" PM_EQ "$2 AND s.sent_at" PM_GT "$3"
+	" AND s.usage_type" PM_EQ "$4 AND " SENT
+	" ORDER BY s.sent_at DESC LIMIT 1",
 	4, {TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID}
 };
 static PmStatement insert_send = {
@@ -100,7 +99,7 @@ static PmStatement insert_send = {
 };
 static PmStatement load_counters = {
 	"SELECT counter, attempts, since FROM @.postmark_attempts"
-	" WHERE counter" EQ "ANY ($1)",
+	" WHERE counter" PM_EQ "ANY ($1)",
 	1, {BYTEAARRAYOID}
 };
 

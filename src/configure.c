@@ -47,7 +47,7 @@ static PmStatement lock_settings = {
 
 static PmStatement hold_settings = {
 	"SELECT 1 FROM @.postmark_settings"
-	" WHERE connector OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
+	" WHERE connector" PM_EQ "$1 FOR KEY SHARE",
 	1, {TEXTOID}
 };
 
@@ -73,57 +73,57 @@ static PmStatement put_template = {
 };
 
 static PmStatement delete_templates = {
-	"DELETE FROM @.postmark_templates WHERE connector OPERATOR(pg_catalog.=) $1",
+	"DELETE FROM @.postmark_templates WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 
 static PmStatement delete_settings = {
-	"DELETE FROM @.postmark_settings WHERE connector OPERATOR(pg_catalog.=) $1",
+	"DELETE FROM @.postmark_settings WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 
 static PmStatement delete_secrets = {
-	"DELETE FROM @.postmark_secrets WHERE connector OPERATOR(pg_catalog.=) $1",
+	"DELETE FROM @.postmark_secrets WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 
 static PmStatement delete_trouble = {
-	"DELETE FROM @.postmark_trouble WHERE connector OPERATOR(pg_catalog.=) $1",
+	"DELETE FROM @.postmark_trouble WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 
 static PmStatement delete_codes = {
-	"DELETE FROM @.postmark_codes WHERE connector OPERATOR(pg_catalog.=) $1",
+	"DELETE FROM @.postmark_codes WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 
 static PmStatement delete_sends = {
-	"DELETE FROM @.postmark_sends WHERE connector OPERATOR(pg_catalog.=) $1",
+	"DELETE FROM @.postmark_sends WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 
 static PmStatement set_paused = {
 	"UPDATE @.postmark_settings"
 	" SET paused_at = pg_catalog.clock_timestamp(), pause_reason = $2"
-	" WHERE connector OPERATOR(pg_catalog.=) $1",
+	" WHERE connector" PM_EQ "$1",
 	2, {TEXTOID, TEXTOID}
 };
 
 static PmStatement set_pause_reason = {
 	"UPDATE @.postmark_settings SET pause_reason = $2"
-	" WHERE connector OPERATOR(pg_catalog.=) $1",
+	" WHERE connector" PM_EQ "$1",
 	2, {TEXTOID, TEXTOID}
 };
 
 static PmStatement set_resumed = {
 	"UPDATE @.postmark_settings SET paused_at = NULL, pause_reason = NULL"
-	" WHERE connector OPERATOR(pg_catalog.=) $1",
+	" WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 
 static PmStatement set_database = {
 	"UPDATE @.postmark_instance SET database = $1"
-	" WHERE database OPERATOR(pg_catalog.<>) $1",
+	" WHERE database" PM_NE "$1",
 	1, {OIDOID}
 };
 
@@ -133,15 +133,15 @@ static PmStatement lock_queue = {
 
 /* From the first to the last lane of a connector */
 #define OF_LANES \
-	" WHERE lane OPERATOR(pg_catalog.>=) $1 AND lane OPERATOR(pg_catalog.<=) $2"
+	" WHERE lane" PM_GE "$1 AND lane" PM_LE "$2"
 
 static PmStatement count_expiring = {
 	"SELECT pg_catalog.count(*) FROM ("
 	"SELECT lane, expires_at FROM @.postmark_queue"
 	" UNION ALL SELECT lane, expires_at FROM @.postmark_deferred) AS m"
 	OF_LANES
-	" AND expires_at OPERATOR(pg_catalog.>) $3"
-	" AND expires_at OPERATOR(pg_catalog.<=) $4",
+	" AND expires_at" PM_GT "$3"
+	" AND expires_at" PM_LE "$4",
 	4, {INT4OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 

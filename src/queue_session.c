@@ -30,10 +30,6 @@
 #include "queue.h"
 #include "wake.h"
 
-#define EQ		" OPERATOR(pg_catalog.=) "
-#define LE		" OPERATOR(pg_catalog.<=) "
-#define GT		" OPERATOR(pg_catalog.>) "
-
 #define CONTENT_COLUMNS \
 	"id, created_at, expires_at, email, usage_type, code, payload, locale, connector, no_track"
 
@@ -53,23 +49,24 @@ static PmStatement insert_deferred = {
 	BOOLOID}
 };
 static PmStatement delete_queue = {
-	"DELETE FROM @.postmark_queue WHERE lane" EQ "ANY ($1) AND id" EQ "$2"
-	" RETURNING " CONTENT_COLUMNS ", created_at, 0",
+	"DELETE FROM @.postmark_queue WHERE lane" PM_EQ "ANY ($1)"
+	" AND id" PM_EQ "$2 RETURNING " CONTENT_COLUMNS ", created_at, 0",
 	2, {INT4ARRAYOID, INT8OID}
 };
 static PmStatement delete_deferred = {
-	"DELETE FROM @.postmark_deferred WHERE id" EQ "$1"
+	"DELETE FROM @.postmark_deferred WHERE id" PM_EQ "$1"
 	" RETURNING " CONTENT_COLUMNS ", due_at, attempts",
 	1, {INT8OID}
 };
 static PmStatement delete_failed = {
-	"DELETE FROM @.postmark_history WHERE id" EQ "$1 AND status" EQ "'failed'"
-	" AND expires_at" GT "pg_catalog.clock_timestamp()"
+	"DELETE FROM @.postmark_history WHERE id" PM_EQ "$1"
+	" AND status" PM_EQ "'failed'"
+	" AND expires_at" PM_GT "pg_catalog.clock_timestamp()"
 	" RETURNING " CONTENT_COLUMNS ", due_at, attempts",
 	1, {INT8OID}
 };
 static PmStatement find_intent = {
-	"SELECT 1 FROM @.postmark_intents WHERE $1" EQ "ANY (ids)",
+	"SELECT 1 FROM @.postmark_intents WHERE $1" PM_EQ "ANY (ids)",
 	1, {INT8OID}
 };
 static PmStatement insert_cancelled = {
@@ -81,25 +78,26 @@ static PmStatement insert_cancelled = {
 	TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 static PmStatement status_history = {
-	"SELECT status, xmin FROM @.postmark_history WHERE id" EQ "$1",
+	"SELECT status, xmin FROM @.postmark_history WHERE id" PM_EQ "$1",
 	1, {INT8OID}
 };
 static PmStatement status_queue = {
 	"SELECT 'queued', xmin FROM @.postmark_queue"
-	" WHERE lane" EQ "ANY ($2) AND id" EQ "$1",
+	" WHERE lane" PM_EQ "ANY ($2) AND id" PM_EQ "$1",
 	2, {INT8OID, INT4ARRAYOID}
 };
 static PmStatement status_deferred = {
-	"SELECT 'deferred', xmin FROM @.postmark_deferred WHERE id" EQ "$1",
+	"SELECT 'deferred', xmin FROM @.postmark_deferred WHERE id" PM_EQ "$1",
 	1, {INT8OID}
 };
 static PmStatement unfinished_queue = {
-	"SELECT 1 FROM @.postmark_queue WHERE lane" EQ "ANY ($1) AND id" LE "$2",
+	"SELECT 1 FROM @.postmark_queue WHERE lane" PM_EQ "ANY ($1)"
+	" AND id" PM_LE "$2",
 	2, {INT4ARRAYOID, INT8OID}
 };
 static PmStatement unfinished_deferred = {
-	"SELECT 1 FROM @.postmark_deferred WHERE lane" EQ "ANY ($1)"
-	" AND (due_at" LE "$3 OR (attempts" GT "0 AND id" LE "$2))",
+	"SELECT 1 FROM @.postmark_deferred WHERE lane" PM_EQ "ANY ($1)"
+	" AND (due_at" PM_LE "$3 OR (attempts" PM_GT "0 AND id" PM_LE "$2))",
 	3, {INT4ARRAYOID, INT8OID, TIMESTAMPTZOID}
 };
 static PmStatement last_id = {

@@ -26,18 +26,16 @@
 PG_FUNCTION_INFO_V1(postmark_state);
 
 static PmStatement find_instance = {
-	"SELECT 1 FROM @.postmark_instance WHERE database"
-	" OPERATOR(pg_catalog.=) $1",
+	"SELECT 1 FROM @.postmark_instance WHERE database" PM_EQ "$1",
 	1, {OIDOID}
 };
 static PmStatement find_pause_reason = {
-	"SELECT pause_reason FROM @.postmark_settings WHERE connector"
-	" OPERATOR(pg_catalog.=) $1",
+	"SELECT pause_reason FROM @.postmark_settings WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 static PmStatement find_trouble = {
-	"SELECT state, detail, hint FROM @.postmark_trouble WHERE connector"
-	" OPERATOR(pg_catalog.=) $1",
+	"SELECT state, detail, hint FROM @.postmark_trouble"
+	" WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 
