@@ -518,7 +518,7 @@ claim_channel(PmChannel *channel, TimestampTz now, TimestampTz until)
 
 /* Replace a refused batch by its halves, each with an intent of its own. */
 static void
-split(PmJob *job, TimestampTz now)
+split(PmJob *job, TimestampTz now, bool careful)
 {
 	PmBatch    *batch = job->batch;
 	int			middle = batch->nmessages / 2;
@@ -526,7 +526,7 @@ split(PmJob *job, TimestampTz now)
 	int			i;
 
 	pm_batch_dispose(batch, PM_RELEASE);
-	if (!pm_batch_store(batch, now, failures > 0))
+	if (!pm_batch_store(batch, now, careful))
 		return;
 	for (half = 0; half < 2; half++)
 	{
@@ -548,12 +548,13 @@ split(PmJob *job, TimestampTz now)
 	}
 }
 
+/* Store what became of a job; careful: as for pm_batch_store. */
 static void
-store(PmJob *job, TimestampTz now)
+store(PmJob *job, TimestampTz now, bool careful)
 {
 	if (job->state == PM_JOB_SPLIT)
-		split(job, now);
-	else if (!pm_batch_store(job->batch, now, failures > 0))
+		split(job, now, careful);
+	else if (!pm_batch_store(job->batch, now, careful))
 	{
 		/* Somebody else settled it */
 		pm_batch_dispose(job->batch, PM_STORED);
@@ -667,7 +668,7 @@ turn_body(void *arg)
 		job->storing = !enough && to_be_stored(job, now) && !job->by_row;
 		if (!job->storing)
 			continue;
-		store(job, now);
+		store(job, now, failures > 0);
 		enough = GetCurrentTimestamp() >= now + STORE_TIME;
 	}
 	store_troubles();
@@ -688,7 +689,7 @@ static void
 store_one_body(void *arg)
 {
 	begin_notes();
-	store((PmJob *) arg, GetCurrentTimestamp());
+	store((PmJob *) arg, GetCurrentTimestamp(), true);
 }
 
 /*

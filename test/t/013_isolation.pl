@@ -154,5 +154,36 @@ is( $node->sql(
 	8,
 	'nothing failed but the culprits');
 
+#
+# A result that cannot be stored
+#
+
+# The history refuses it, and has a row of its id already
+my $position = -s $node->logfile;
+my $id = $node->sql(<<'SQL');
+ALTER TABLE postmark_history ADD CONSTRAINT never CHECK (email <> 'never@t.example');
+INSERT INTO postmark_history (id, connector, email, usage_type, status, attempts, created_at, expires_at, finished_at)
+SELECT last_value + 1, 'default', 'earlier@t.example', 'Register', 'sent', 1, now(), now(), now()
+FROM postmark_message_id_seq;
+SELECT postmark_enqueue('never@t.example', 'Register', '000000', expires_in => '1 hour');
+SQL
+$node->wait_for_log(qr/could not store .* violates check constraint "never"/,
+	$position);
+$node->enqueue(100, prefix => 'stored', connector => 'second');
+ok( PostmarkCluster::until_true(
+		sub {
+			$node->sql(
+				q(SELECT count(*) FROM postmark_messages WHERE status = 'sent' AND email LIKE 'stored%')
+			) == 100;
+		},
+		5),
+	'a result that cannot be stored does not delay another connector');
+$node->sql('ALTER TABLE postmark_history DROP CONSTRAINT never');
+ok( $node->poll_query_until(
+		'postgres', "SELECT count(*) = 0 FROM postmark_queue WHERE id = $id"),
+	'it is stored once that can be done, though the id is in the history');
+is(scalar(() = $sandbox->messages(recipient => 'never@t.example')),
+	1, 'the message was sent once');
+
 $node->stop;
 done_testing();
