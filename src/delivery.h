@@ -66,6 +66,7 @@ extern PmJob *pm_job_create(PmChannel *channel, PmBatch *batch,
 							PmJobState state);
 extern void pm_job_remember(PmJob *job);
 extern void pm_job_drop(PmJob *job);
+extern void pm_job_doubt(PmJob *job);
 extern void pm_job_settle(PmJob *job);
 extern bool pm_in_flight(int64 id);
 extern dlist_head *pm_jobs(void);
@@ -81,7 +82,6 @@ extern bool pm_failover_pending(void);
 
 /* What is in doubt (doubt.c) */
 extern void pm_doubt_load(PmIntent *intents, int nintents);
-extern void pm_doubt_begin(PmJob *job);
 extern void pm_doubt_look(PmJob *job, TimestampTz now);
 extern void pm_doubt_found(PmJob *job);
 

@@ -61,20 +61,8 @@ pm_doubt_load(PmIntent *intents, int nintents)
 		pm_queue_read_ids(batch, intent->ids, intent->nids);
 		job = pm_job_create(channel, batch, PM_JOB_DOUBT);
 		pm_job_remember(job);
-		job->act_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												  pm_settle_time);
+		pm_job_doubt(job);
 	}
-}
-
-/* What is left in a job is in doubt from now on. */
-void
-pm_doubt_begin(PmJob *job)
-{
-	job->state = PM_JOB_DOUBT;
-	job->failures = 0;
-	job->search_offset = 0;
-	job->act_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-											  pm_settle_time);
 }
 
 /* When a message that cannot be looked up has to be decided on. */

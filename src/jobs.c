@@ -126,6 +126,17 @@ pm_job_drop(PmJob *job)
 	MemoryContextDelete(job->context);
 }
 
+/* What is left in a job is in doubt from now on; doubt.c looks it up. */
+void
+pm_job_doubt(PmJob *job)
+{
+	job->state = PM_JOB_DOUBT;
+	job->failures = 0;
+	job->search_offset = 0;
+	job->act_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											  pm_settle_time);
+}
+
 /*
  * What the tables say of the batch now is what its messages' disposals say:
  * let go of all but those in doubt, and see that the others are found where
@@ -160,7 +171,7 @@ pm_job_settle(PmJob *job)
 	if (kept == 0)
 		pm_job_drop(job);
 	else
-		pm_doubt_begin(job);
+		pm_job_doubt(job);
 }
 
 /*
@@ -386,5 +397,5 @@ pm_job_sent(PmJob *job)
 	for (i = 0; i < batch->nmessages; i++)
 		if (job->state == PM_JOB_SPLIT || batch->messages[i].disposal != PM_KEEP)
 			return;
-	pm_doubt_begin(job);
+	pm_job_doubt(job);
 }
