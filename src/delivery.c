@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -66,8 +65,6 @@
 
 static PmSlot *slot;
 static bool copied;				/* the queue is another database's */
-static int	current_timeline;
-static int	stored_timeline;	/* that the queue was last drained on; 0: none */
 static bool reload_wanted;
 static bool rescan_wanted;
 static TimestampTz rescanned_at;
@@ -104,10 +101,12 @@ static void
 load_body(void *arg)
 {
 	Oid			database;
+	int			timeline;
 
 	pm_config_forget();
 	pm_channels_load();
-	pm_instance_read(&database, &stored_timeline);
+	pm_instance_read(&database, &timeline);
+	pm_failover_timeline(timeline);
 	copied = (database != MyDatabaseId);
 
 	/* A missing template may be there now */
@@ -126,17 +125,8 @@ first_load_body(void *arg)
 
 		pm_trouble_clear_all();
 		pm_doubt_load(intents, nintents);
-		current_timeline = (int) GetWALInsertionTimeLine();
-		if (stored_timeline != 0 && stored_timeline != current_timeline)
-			pm_failover_begin();
+		pm_failover_begin();
 	}
-}
-
-/* From now on this is the timeline on which the queue is drained. */
-static void
-timeline_body(void *arg)
-{
-	pm_instance_set_timeline(current_timeline);
 }
 
 static void
@@ -1029,14 +1019,7 @@ pm_delivery_turn(void)
 		else if (channel->connector && !channel->probing)
 			pm_failover_ask(channel, now);
 	}
-	if (stored_timeline != current_timeline && !pm_failover_pending())
-	{
-		int			sqlstate;
-
-		if (pm_run_transaction("store its timeline", timeline_body, NULL,
-							   &sqlstate))
-			stored_timeline = current_timeline;
-	}
+	pm_failover_end();
 	if (retry_at <= now && turn_has_work(now))
 		run_turn();
 	advance_jobs(now);

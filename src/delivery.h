@@ -75,10 +75,11 @@ extern bool pm_job_start(PmJob *job);
 extern void pm_job_sent(PmJob *job);
 
 /* After a failover (failover.c) */
+extern void pm_failover_timeline(int timeline);
 extern void pm_failover_begin(void);
 extern void pm_failover_ask(PmChannel *channel, TimestampTz now);
 extern void pm_failover_found(PmChannel *channel, PmHttpRequest *request);
-extern bool pm_failover_pending(void);
+extern void pm_failover_end(void);
 
 /* What is in doubt (doubt.c) */
 extern void pm_doubt_load(PmIntent *intents, int nintents);

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -35,12 +36,28 @@ typedef struct Page
 	int64	   *ids;			/* of found[i] */
 } Page;
 
-/* Nothing of any connector is to be claimed before Postmark was asked. */
+static int	current_timeline;
+static int	stored_timeline;	/* that the queue was last drained on; 0: none */
+
+/* The timeline that postmark_instance has, 0 for none. */
+void
+pm_failover_timeline(int timeline)
+{
+	stored_timeline = timeline;
+}
+
+/*
+ * A worker begins.  If there was a failover, nothing of any connector is to be
+ * claimed before Postmark was asked.
+ */
 void
 pm_failover_begin(void)
 {
 	int			i;
 
+	current_timeline = (int) GetWALInsertionTimeLine();
+	if (stored_timeline == 0 || stored_timeline == current_timeline)
+		return;
 	for (i = 0; i < pm_channel_count(); i++)
 	{
 		pm_channel(i)->recent_wanted = true;
@@ -160,14 +177,26 @@ pm_failover_found(PmChannel *channel, PmHttpRequest *request)
 		channel->recent_offset < Min(total, RECENT_MESSAGES);
 }
 
-/* Whether some connector is still to be asked about. */
-bool
-pm_failover_pending(void)
+/* From now on this is the timeline on which the queue is drained. */
+static void
+timeline_body(void *arg)
 {
+	pm_instance_set_timeline(current_timeline);
+}
+
+/* Once no connector is to be asked about any more, the failover is over. */
+void
+pm_failover_end(void)
+{
+	int			sqlstate;
 	int			i;
 
+	if (stored_timeline == current_timeline)
+		return;
 	for (i = 0; i < pm_channel_count(); i++)
 		if (pm_channel(i)->recent_wanted && pm_channel(i)->connector)
-			return true;
-	return false;
+			return;
+	if (pm_run_transaction("store its timeline", timeline_body, NULL,
+						   &sqlstate))
+		stored_timeline = current_timeline;
 }
