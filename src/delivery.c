@@ -809,47 +809,6 @@ run_turn(void)
 	ConditionVariableBroadcast(&slot->finished);
 }
 
-/*
- * Requests that do not send
- */
-
-static void
-start_probe(PmChannel *channel)
-{
-	MemoryContext old;
-	char	   *token = pm_channel_token(channel);
-
-	if (token == NULL)
-	{
-		channel->state = PM_OPEN;
-		pm_channel_no_token(channel);
-		return;
-	}
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	channel->probing = true;
-	(void) pm_api_start_server(channel->connector, token, channel);
-	MemoryContextSwitchTo(old);
-	pfree(token);
-}
-
-static void
-probe_ended(PmChannel *channel, PmHttpRequest *request)
-{
-	PmHttpResult result;
-	PmVerdict	verdict;
-
-	channel->probing = false;
-	pm_http_result(request, &result);
-	pm_api_read_plain(&result, &verdict);
-	pm_http_release(request);
-	if (channel->state != PM_BLOCKED)
-		return;
-	if (verdict.outcome == PM_ACCEPTED)
-		channel->state = PM_OPEN;
-	else
-		pm_channel_block(channel, &verdict);
-}
-
 /* Take in what requests have brought. */
 static void
 collect_requests(void)
@@ -867,7 +826,7 @@ collect_requests(void)
 		if (i < pm_channel_count() && pm_channel(i)->recent_asked)
 			pm_failover_found(owner, request);
 		else if (i < pm_channel_count())
-			probe_ended(owner, request);
+			pm_probe_found(owner, request);
 		else if (((PmJob *) owner)->state == PM_JOB_SENDING)
 			pm_job_sent(owner);
 		else
@@ -1012,11 +971,8 @@ pm_delivery_turn(void)
 		PmChannel  *channel = pm_channel(i);
 
 		pm_channel_tick(channel, now);
-		if (channel->state == PM_BLOCKED && !channel->probing &&
-			channel->connector && !channel->connector->invalid &&
-			channel->retry_at <= now && !channel->recent_asked)
-			start_probe(channel);
-		else if (channel->connector && !channel->probing)
+		if (!pm_probe_ask(channel, now) && channel->connector &&
+			!channel->probing)
 			pm_failover_ask(channel, now);
 	}
 	pm_failover_end();

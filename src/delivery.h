@@ -74,6 +74,10 @@ extern Size pm_jobs_bytes(void);
 extern bool pm_job_start(PmJob *job);
 extern void pm_job_sent(PmJob *job);
 
+/* Whether a refused configuration is mended (probe.c) */
+extern bool pm_probe_ask(PmChannel *channel, TimestampTz now);
+extern void pm_probe_found(PmChannel *channel, PmHttpRequest *request);
+
 /* After a failover (failover.c) */
 extern void pm_failover_timeline(int timeline);
 extern void pm_failover_begin(void);
