@@ -57,24 +57,14 @@
 /* When somebody has a message locked, try it again after, ms */
 #define ROW_LOCKED_DELAY	100
 
-/* Shortest time between two rescans before a sleep, ms */
-#define RESCAN_DELAY		60000
-
 /* A message that has no template is tried again after, ms */
 #define NO_TEMPLATE_DELAY	60000
 
 static PmSlot *slot;
-static bool copied;				/* the queue is another database's */
-static bool reload_wanted;
-static bool rescan_wanted;
-static TimestampTz rescanned_at;
-static bool active_since_rescan;
 static TimestampTz retry_at;	/* after a transaction that failed */
 static int	failures;			/* of the turn's transaction, in a row: until it
 								 * succeeds, results are stored with care */
 static int	next_channel;		/* who claims first */
-
-static void load_and_scan(TimestampTz now);
 
 /*
  * What a turn's transaction did that is not so before it has committed: jobs
@@ -93,80 +83,12 @@ static LaneBefore *read_lanes;
 static int	nread_lanes;
 static int	max_read_lanes;
 
-/*
- * Loading and scanning
- */
-
+/* Do the scans that are asked for; if that fails, again soon. */
 static void
-load_body(void *arg)
+scan(TimestampTz now)
 {
-	Oid			database;
-	int			timeline;
-
-	pm_config_forget();
-	pm_channels_load();
-	pm_instance_read(&database, &timeline);
-	pm_failover_timeline(timeline);
-	copied = (database != MyDatabaseId);
-
-	/* A missing template may be there now */
-	if (!copied)
-		pm_deferred_retry_templates();
-}
-
-static void
-first_load_body(void *arg)
-{
-	load_body(arg);
-	if (!copied)
-	{
-		PmIntent   *intents;
-		int			nintents = pm_read_intents(&intents);
-
-		pm_trouble_clear_all();
-		pm_doubt_load(intents, nintents);
-		pm_failover_begin();
-	}
-}
-
-static void
-rescan_body(void *arg)
-{
-	int32		lane;
-	int32		from;
-	int			i;
-
-	for (i = 0; i < pm_channel_count(); i++)
-	{
-		int			p;
-
-		for (p = 0; p < PM_PRIORITIES; p++)
-		{
-			PmLane	   *known = pm_channel(i)->lanes[p];
-
-			if (known == NULL)
-				continue;
-			known->cursor = 0;
-			known->dirty = false;
-			known->late.n = 0;
-			known->locked.n = 0;
-			known->due = DT_NOEND;
-		}
-	}
-	for (from = 0; pm_next_queue_lane(from, &lane); from = lane + 1)
-	{
-		PmChannel  *channel = pm_channel_by_number(PM_LANE_CONNECTOR(lane));
-
-		if (channel)
-			pm_channel_lane(channel, lane)->dirty = true;
-	}
-	for (from = 0; pm_next_deferred_lane(from, &lane); from = lane + 1)
-	{
-		PmChannel  *channel = pm_channel_by_number(PM_LANE_CONNECTOR(lane));
-
-		if (channel)
-			pm_channel_lane(channel, lane)->due = DT_NOBEGIN;
-	}
+	if (!pm_scan(now))
+		retry_at = TimestampTzPlusMilliseconds(now, LOCKED_DELAY);
 }
 
 /* Begin: the worker of this slot knows nothing yet. */
@@ -174,8 +96,8 @@ void
 pm_delivery_start(PmSlot *my_slot)
 {
 	slot = my_slot;
-	reload_wanted = true;
-	rescan_wanted = true;
+	pm_scan_reload();
+	pm_scan_rescan();
 	pm_house_start();
 	pm_space_start();
 }
@@ -184,14 +106,14 @@ pm_delivery_start(PmSlot *my_slot)
 void
 pm_delivery_reload(void)
 {
-	reload_wanted = true;
+	pm_scan_reload();
 }
 
 /* Anything may have been queued. */
 void
 pm_delivery_rescan(void)
 {
-	rescan_wanted = true;
+	pm_scan_rescan();
 }
 
 /*
@@ -201,12 +123,12 @@ pm_delivery_rescan(void)
 void
 pm_delivery_wake(const PmWakeup *wakeup)
 {
-	if (reload_wanted)
-		load_and_scan(GetCurrentTimestamp());
-	if (reload_wanted)
-		rescan_wanted = true;
-	else
+	if (!pm_scan_loaded())
+		scan(GetCurrentTimestamp());
+	if (pm_scan_loaded())
 		pm_channels_wake(wakeup);
+	else
+		pm_scan_rescan();
 }
 
 /*
@@ -805,7 +727,7 @@ run_turn(void)
 	keep_notes();
 	troubles_stored();
 	if (any_stored || nread_lanes > 0)
-		active_since_rescan = true;
+		pm_scan_active();
 	ConditionVariableBroadcast(&slot->finished);
 }
 
@@ -831,48 +753,6 @@ collect_requests(void)
 			pm_job_sent(owner);
 		else
 			pm_doubt_found(owner);
-	}
-}
-
-/* Load the settings and look at all lanes, where that is asked for. */
-static void
-load_and_scan(TimestampTz now)
-{
-	static bool loaded = false;
-	int			sqlstate;
-
-	if (reload_wanted)
-	{
-		bool		was_copied = copied;
-
-		if (!pm_run_transaction("read its settings",
-								loaded ? load_body : first_load_body, NULL,
-								&sqlstate))
-		{
-			retry_at = TimestampTzPlusMilliseconds(now, LOCKED_DELAY);
-			return;
-		}
-		/* Everything is to be found out once the copy may send */
-		if (copied)
-			loaded = false;
-		else if (was_copied && loaded)
-			rescan_wanted = true;
-		else if (!copied)
-			loaded = true;
-		reload_wanted = false;
-
-		pm_house_reload();
-	}
-	if (rescan_wanted && !copied)
-	{
-		if (!pm_run_transaction("scan the queue", rescan_body, NULL, &sqlstate))
-		{
-			retry_at = TimestampTzPlusMilliseconds(now, LOCKED_DELAY);
-			return;
-		}
-		rescan_wanted = false;
-		active_since_rescan = false;
-		rescanned_at = now;
 	}
 }
 
@@ -945,8 +825,8 @@ next_turn(TimestampTz now)
 		if (pm_channel(i)->trouble_dirty)
 			next = now;
 	}
-	if (active_since_rescan && dlist_is_empty(pm_jobs()))
-		next = Min(next, TimestampTzPlusMilliseconds(rescanned_at, RESCAN_DELAY));
+	if (dlist_is_empty(pm_jobs()))
+		next = Min(next, pm_scan_next());
 	return next == DT_NOEND ? next : Max(next, retry_at);
 }
 
@@ -961,9 +841,11 @@ pm_delivery_turn(void)
 	int			i;
 
 	if (retry_at <= now)
-		load_and_scan(now);
-	if (reload_wanted || copied)
-		return reload_wanted ? retry_at : DT_NOEND;
+		scan(now);
+	if (!pm_scan_loaded())
+		return retry_at;
+	if (pm_scan_copied())
+		return DT_NOEND;
 
 	collect_requests();
 	for (i = 0; i < pm_channel_count(); i++)
@@ -985,11 +867,9 @@ pm_delivery_turn(void)
 	pm_space_keep(now, !dlist_is_empty(pm_jobs()));
 
 	/* Before a long sleep: what came in without a wake-up, perhaps */
-	if (active_since_rescan &&
-		now >= TimestampTzPlusMilliseconds(rescanned_at, RESCAN_DELAY) &&
-		dlist_is_empty(pm_jobs()))
+	if (dlist_is_empty(pm_jobs()) && pm_scan_next() <= now)
 	{
-		rescan_wanted = true;
+		pm_scan_rescan();
 		return now;
 	}
 	return next_turn(now);

@@ -53,6 +53,15 @@ extern void pm_delivery_rescan(void);
 extern void pm_delivery_wake(const PmWakeup *wakeup);
 extern TimestampTz pm_delivery_turn(void);
 
+/* What there is in the database (scan.c) */
+extern void pm_scan_reload(void);
+extern void pm_scan_rescan(void);
+extern bool pm_scan(TimestampTz now);
+extern bool pm_scan_loaded(void);
+extern bool pm_scan_copied(void);
+extern void pm_scan_active(void);
+extern TimestampTz pm_scan_next(void);
+
 /* By the clock (housekeeping.c) */
 extern void pm_house_start(void);
 extern void pm_house_reload(void);
