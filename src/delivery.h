@@ -46,7 +46,12 @@ typedef struct PmJob
 	bool		by_row;			/* stored by itself, not with the others */
 } PmJob;
 
-/* delivery.c */
+/*
+ * The files, from the one that calls to those that are called: none of them
+ * uses what stands above it.
+ */
+
+/* Turns (delivery.c) */
 extern void pm_delivery_start(PmSlot *slot);
 extern void pm_delivery_reload(void);
 extern void pm_delivery_rescan(void);
@@ -62,6 +67,17 @@ extern bool pm_scan_copied(void);
 extern void pm_scan_active(void);
 extern TimestampTz pm_scan_next(void);
 
+/* Claiming (claim.c) */
+extern bool pm_claim_wanted(TimestampTz now);
+extern void pm_claim(TimestampTz now, TimestampTz until, bool careful);
+
+/* Storing (store.c) */
+extern bool pm_store_wanted(TimestampTz now);
+extern void pm_store(TimestampTz now, TimestampTz until, bool careful);
+extern bool pm_store_committed(void);
+extern void pm_store_failed(bool locked);
+extern void pm_store_again(PmJob *job, TimestampTz now);
+
 /* By the clock (housekeeping.c) */
 extern void pm_house_start(void);
 extern void pm_house_reload(void);
@@ -70,18 +86,14 @@ extern void pm_house_finished(const PmMessage *message);
 extern bool pm_house_keep(TimestampTz now);
 extern TimestampTz pm_house_next(void);
 
-/* The jobs (jobs.c) */
-extern PmJob *pm_job_create(PmChannel *channel, PmBatch *batch,
-							PmJobState state);
-extern void pm_job_remember(PmJob *job);
-extern void pm_job_drop(PmJob *job);
-extern void pm_job_doubt(PmJob *job);
-extern void pm_job_settle(PmJob *job);
-extern bool pm_in_flight(int64 id);
-extern dlist_head *pm_jobs(void);
-extern Size pm_jobs_bytes(void);
-extern bool pm_job_start(PmJob *job);
-extern void pm_job_sent(PmJob *job);
+/* What goes back if a turn's transaction fails (undo.c) */
+extern void pm_undo_begin(void);
+extern void pm_undo_note_job(PmJob *job);
+extern void pm_undo_note_lane(PmLane *lane);
+extern int	pm_undo_njobs(void);
+extern int	pm_undo_nlanes(void);
+extern void pm_undo_committed(void);
+extern void pm_undo_failed(void);
 
 /* Whether a refused configuration is mended (probe.c) */
 extern bool pm_probe_ask(PmChannel *channel, TimestampTz now);
@@ -98,5 +110,18 @@ extern void pm_failover_end(void);
 extern void pm_doubt_load(PmIntent *intents, int nintents);
 extern void pm_doubt_look(PmJob *job, TimestampTz now);
 extern void pm_doubt_found(PmJob *job);
+
+/* The jobs (jobs.c) */
+extern PmJob *pm_job_create(PmChannel *channel, PmBatch *batch,
+							PmJobState state);
+extern void pm_job_remember(PmJob *job);
+extern void pm_job_drop(PmJob *job);
+extern void pm_job_doubt(PmJob *job);
+extern void pm_job_settle(PmJob *job);
+extern bool pm_in_flight(int64 id);
+extern dlist_head *pm_jobs(void);
+extern Size pm_jobs_bytes(void);
+extern bool pm_job_start(PmJob *job);
+extern void pm_job_sent(PmJob *job);
 
 #endif							/* PM_DELIVERY_H */

@@ -29,6 +29,19 @@
 #define LOG_BASE		1000L
 #define LOG_CEILING		3600000L
 
+/* After a failure, try again after, ms, doubling */
+#define FAILED_DELAY	1000L
+#define FAILED_CEILING	30000L
+
+/*
+ * How long to wait after a transaction has failed so many times in a row, ms.
+ */
+long
+pm_failure_delay(int failures)
+{
+	return Min(FAILED_DELAY << Min(failures, 5), FAILED_CEILING);
+}
+
 /*
  * Log an error, unless the last one was of the same kind and is not long ago,
  * so that a lasting trouble does not fill the log.

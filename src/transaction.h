@@ -14,5 +14,6 @@ typedef void (*PmTransactionBody) (void *arg);
 
 extern bool pm_run_transaction(const char *what, PmTransactionBody body,
 							   void *arg, int *sqlstate);
+extern long pm_failure_delay(int failures);
 
 #endif							/* PM_TRANSACTION_H */
