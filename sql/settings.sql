@@ -201,9 +201,9 @@ SELECT postmark_configure(test.config('{"serverToken": "other"}'), 'no_such-toke
 SELECT connector, config ->> 'fromEmail' AS from_email FROM postmark_settings ORDER BY 1;
 SELECT postmark_config('billing') ->> 'fromEmail';
 SELECT * FROM test.attempt($$SELECT postmark_config('nowhere')$$);
-SELECT postmark_enqueue('ann@example.com', 'Register', '493021', connector => 'billing') AS id \gset
+SELECT postmark_enqueue('several@example.com', 'Register', '493021', connector => 'billing') AS id \gset
 SELECT postmark_wait(:id);
-SELECT m -> 'Request' ->> 'From' FROM jsonb_array_elements(test.sandbox('GET', 'messages') -> 'messages') m;
+SELECT m -> 'Request' ->> 'From' FROM jsonb_array_elements(test.sandbox('GET', 'messages?recipient=several@example.com') -> 'messages') m;
 
 --
 -- Pause and resume
