@@ -165,9 +165,14 @@ CREATE TABLE @extschema@.postmark_queue (
 	connector text COLLATE "C" NOT NULL,
 	no_track boolean,
 	PRIMARY KEY (lane, id)
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+) WITH (
 	-- all rows die within moments: vacuum is not to rest in between
-	autovacuum_vacuum_cost_delay = 0);
+	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+	autovacuum_vacuum_cost_delay = 0,
+	-- to shorten the file takes a lock that holds up writers for too long; the
+	-- worker truncates the table when it is empty
+	vacuum_truncate = off, toast.vacuum_truncate = off
+);
 COMMENT ON TABLE @extschema@.postmark_queue IS
 	'messages to send now; INSERT email, usage_type and optionally code, payload, locale, connector, expires_at';
 COMMENT ON COLUMN @extschema@.postmark_queue.lane IS

@@ -3,12 +3,12 @@
  * queue_space.c
  *		Giving the disk space of an empty queue back.
  *
- * Rows that were sent are dead until autovacuum makes their space usable
- * again, but the files keep the size of the largest backlog there ever was,
- * and the index never shrinks.  TRUNCATE gives all of it back, under a lock
- * that nobody may have to wait for longer than a moment.  To find out that a
- * table of 100 MB has no row takes longer than that, so it is found out
- * before the lock is taken:
+ * Vacuum makes the space of sent rows usable again (queue_vacuum.c), but the
+ * files keep the size of the largest backlog there ever was, and the index
+ * never shrinks.  TRUNCATE gives all of it back, under a lock that nobody may
+ * have to wait for longer than a moment.  To find out that a table of 100 MB
+ * has no row takes longer than that, so it is found out before the lock is
+ * taken:
  *
  * 1. Under a SHARE lock, which is had only while no transaction that wrote to
  *	  the queue is open, note the last id that was given out.  From now on no
@@ -27,7 +27,6 @@
  */
 #include "postgres.h"
 
-#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
@@ -47,6 +46,7 @@
 #include "catalog.h"
 #include "queue.h"
 #include "queue_space.h"
+#include "queue_vacuum.h"
 
 /* Files smaller than this are left alone. */
 #define WORTH_GIVING_BACK	(16 * 1024 * 1024)
@@ -143,6 +143,7 @@ pm_space_start(void)
 void
 pm_space_used(Size bytes)
 {
+	pm_vacuum_used(bytes);
 	used += bytes;
 	last_change = ReadNextTransactionId();
 	if (step == STEP_IDLE && used >= WORTH_GIVING_BACK)
@@ -184,31 +185,6 @@ seen_by_snapshot(Relation queue)
 								 last_change);
 }
 
-static BlockNumber
-pages_of(Oid relid)
-{
-	Relation	rel = relation_open(relid, AccessShareLock);
-	BlockNumber pages = RelationGetNumberOfBlocks(rel);
-
-	relation_close(rel, AccessShareLock);
-	return pages;
-}
-
-/* Size of the queue's files: table, indexes, TOAST. */
-static int64
-queue_bytes(Relation queue)
-{
-	List	   *indexes = RelationGetIndexList(queue);
-	int64		pages = RelationGetNumberOfBlocks(queue);
-	ListCell   *lc;
-
-	foreach(lc, indexes)
-		pages += pages_of(lfirst_oid(lc));
-	if (OidIsValid(queue->rd_rel->reltoastrelid))
-		pages += pages_of(queue->rd_rel->reltoastrelid);
-	return pages * BLCKSZ;
-}
-
 static void
 note_body(void *arg)
 {
@@ -216,7 +192,7 @@ note_body(void *arg)
 	Relation	queue = table_open(relid, AccessShareLock);
 	Datum		value = ObjectIdGetDatum(relid);
 	bool		seen = seen_by_snapshot(queue);
-	bool		large = queue_bytes(queue) >= WORTH_GIVING_BACK;
+	bool		large = pm_queue_bytes(queue) >= WORTH_GIVING_BACK;
 	bool		ids_given = row_trigger_enabled(queue);
 
 	table_close(queue, AccessShareLock);
@@ -338,7 +314,7 @@ put_off(TimestampTz now, Step next)
 }
 
 /*
- * Do the next step if it is due.
+ * Do the next step if it is due, and have the queue vacuumed if it is time.
  *
  * working: requests are under way, or their results not stored: there are
  *			rows in the queue
@@ -349,6 +325,7 @@ pm_space_keep(TimestampTz now, bool working)
 	int			sqlstate;
 	bool		ok;
 
+	pm_vacuum_keep(now);
 	if (pm_space_next(working) > now)
 		return;
 	ok = pm_run_transaction("give the queue's disk space back",

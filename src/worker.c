@@ -33,6 +33,7 @@
 #include "delivery.h"
 #include "guc.h"
 #include "http.h"
+#include "queue_vacuum.h"
 #include "worker.h"
 
 /* Before a sleep longer than this, ms, statistics are handed over. */
@@ -109,6 +110,7 @@ detach(int code, Datum arg)
 {
 	PmShared   *shared = pm_shared();
 
+	pm_vacuum_end(false);
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot->proc = NULL;
 	slot->pid = 0;
@@ -156,6 +158,7 @@ static void
 leave(PmWorkerExit reason)
 {
 	exit_reason = reason;
+	pm_vacuum_end(true);
 	proc_exit(0);
 }
 

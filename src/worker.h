@@ -15,5 +15,6 @@ extern void pm_install_database_hooks(void);
 
 extern PGDLLEXPORT void postmark_launcher_main(Datum arg);
 extern PGDLLEXPORT void postmark_worker_main(Datum arg);
+extern PGDLLEXPORT void postmark_vacuum_main(Datum arg);
 
 #endif							/* PM_WORKER_H */
