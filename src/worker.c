@@ -75,6 +75,18 @@ static const struct
 	{"application_name", "postmark_connector"}
 };
 
+/*
+ * An application's asynchronous commit becomes durable with our first commit
+ * after it, before its mail leaves; so ours must be synchronous.  More than
+ * that, as remote_apply is, may be asked for.
+ */
+static void
+pin_synchronous_commit(void)
+{
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_ON)
+		SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 static void
 pin_settings(void)
 {
@@ -83,13 +95,7 @@ pin_settings(void)
 	for (i = 0; i < lengthof(pinned); i++)
 		SetConfigOption(pinned[i].name, pinned[i].value, PGC_SUSET,
 						PGC_S_OVERRIDE);
-
-	/*
-	 * An application's asynchronous commit becomes durable with our first
-	 * commit after it, before its mail leaves; so ours must be synchronous.
-	 */
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_ON)
-		SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
+	pin_synchronous_commit();
 }
 
 /*
@@ -229,6 +235,7 @@ postmark_worker_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			pin_synchronous_commit();
 			pm_delivery_reload();
 			if (!pm_worker_enabled)
 				leave(PM_EXIT_STOPPED);

@@ -12,6 +12,7 @@ use Time::HiRes qw(time usleep);
 
 use PostmarkSandbox;
 use PostmarkCluster;
+use PostmarkExtra;
 
 my $seed = $ENV{POSTMARK_TEST_SEED} // time() % 1_000_000 | 0;
 srand($seed);
@@ -217,6 +218,28 @@ foreach my $round (1 .. 3 * PostmarkCluster::load())
 cmp_ok(
 	$node->sql(q(SELECT count(*) FROM app_messages WHERE email LIKE 'r%')),
 	'>', 0, 'sessions did commit something');
+
+#
+# What is on its way is durable, whatever the configuration says by now
+#
+
+$sandbox->clear_rules;
+$node->append_conf('postgresql.conf',
+	"synchronous_commit = off\nwal_writer_delay = 10s\n");
+PostmarkExtra::reload($node, batch_size => 99);
+$sandbox->rule(path => '/email*', action => { latency_after => 600 });
+my $posted = $sandbox->counts->{requests}{'/email/batchWithTemplates'};
+fill(1);
+ok($sandbox->wait_requests($posted + 1, path => '/email/batch*'),
+	'a request is under way');
+$node->stop('immediate');
+$sandbox->clear_rules;
+$node->start;
+ok($node->wait_finished, 'its message is finished after a crash');
+is($sandbox->counts->{requests}{'/email/batchWithTemplates'},
+	$posted + 1, 'and was not sent again');
+$node->accounted('each message arrived once');
+
 is($node->sql('SELECT count(*) FROM postmark_intents'),
 	0, 'nothing is in doubt in the end');
 
