@@ -125,6 +125,8 @@ def measure_drain(bench):
             'sql_batches': lambda: move(by_sql, MOVE_IN_BATCHES, count),
             'graphile_jobs': lambda: drain_peer(bench, 'graphile_worker.mjs', count, 'jobs'),
             'graphile_batches': lambda: drain_peer(bench, 'graphile_worker.mjs', count, 'batches'),
+            'graphile_records': lambda: drain_peer(bench, 'graphile_worker.mjs', count, 'records',
+                                                   records='mails_sent'),
             'pg_boss': lambda: drain_peer(bench, 'pg_boss.mjs', count, 'drain'),
             'logto': lambda: drain_peer(bench, 'logto.mjs', bench.size(3000)),
         }
@@ -145,6 +147,8 @@ def measure_drain(bench):
     report(slower, names[slower])
     report('graphile_jobs', 'graphile-worker, a job a message', target=1.5,
            note='what a transaction that queues one message gives')
+    report('graphile_records', 'graphile-worker, 500 messages a job, a row of each', target=1.5,
+           note='only where one transaction queues 500; stores each MessageID in a table with a primary key')
     report('graphile_batches', 'graphile-worker, 500 messages a job', target=1.5,
            note='only where one transaction queues 500; stores nothing of a message')
     report('pg_boss', 'pg-boss, batches of 500')

@@ -50,8 +50,11 @@ def running(bench, script, *arguments, database=None):
         process.wait()
 
 
-def drain_peer(bench, script, count, *mode):
-    """Messages a second, from the signal to the peer's tables being done."""
+def drain_peer(bench, script, count, *mode, records=None):
+    """Messages a second, from the signal to the peer's tables being done.
+
+    records is a table in which it must have a row of each message then.
+    """
     left = LEFT.get(script)
     name = re.sub(r'\W', '_', script.removesuffix('.mjs'))
     database = bench.database(name, extension=False) if left else None
@@ -70,6 +73,11 @@ def drain_peer(bench, script, count, *mode):
                 time.sleep(0.002)
             took = time.monotonic() - begun
             line_of(process, 60)  # it, too, has seen the end
+        if records:
+            [(stored,)] = database.run(f'SELECT count(DISTINCT message_id) FROM {records}'
+                                       " WHERE email LIKE 'mail-%'")
+            if stored != count:
+                raise RuntimeError(f'{script}: {count} messages, but {stored} in {records}')
         stats = bench.postmark.stats()
         if stats['messages'] != count or stats['duplicates']:
             raise RuntimeError(f'{script}: {count} messages, but the server saw {stats}')

@@ -59,7 +59,8 @@ export function message({ email, code }) {
 
 /**
  * A function that sends many messages, given as { email, code }, by one POST
- * /email/batchWithTemplates, and then calls sent() with their number.
+ * /email/batchWithTemplates, then calls sent() with their number, and returns
+ * Postmark's results.
  */
 export function batchSender(sent) {
   const { ServerClient } = localPostmark();
@@ -71,6 +72,7 @@ export function batchSender(sent) {
       throw new Error("the server did not take a batch");
     }
     sent(mails.length);
+    return results;
   };
 }
 

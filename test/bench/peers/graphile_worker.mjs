@@ -1,10 +1,12 @@
-// graphile_worker.mjs jobs|batches COUNT   drains COUNT messages
-// graphile_worker.mjs latency              sends what comes, one by one, until it is ended
+// graphile_worker.mjs jobs|batches|records COUNT   drains COUNT messages
+// graphile_worker.mjs latency                      sends what comes, one by one, until it is ended
 //
 // "jobs" is a job a message, as a sign-up's transaction queues it: the task
 // gathers what runs at the same time into requests of 500. "batches" is what
 // its documentation calls batch jobs, 500 messages a job, which only a
-// transaction that queues 500 messages at once can make.
+// transaction that queues 500 messages at once can make. It keeps nothing of a
+// message, neither that it was sent nor its MessageID, without which a bounce
+// cannot be told to whom it belongs; "records" is the same with a row for each.
 
 import { fork } from "node:child_process";
 import { availableParallelism } from "node:os";
@@ -31,7 +33,7 @@ const [mode, argument] = process.argv.slice(2);
 // For jobs the one with the best median over five rounds, for batches the one
 // with the fastest run.
 const INSTANCES = Math.min(4, availableParallelism());
-const CONCURRENCY = { jobs: 1000, batches: 8 };
+const CONCURRENCY = { jobs: 1000, batches: 8, records: 8 };
 
 function tuned(task) {
   return {
@@ -81,10 +83,30 @@ function gatherer(send) {
     });
 }
 
+// What became of each message, in one statement a batch.
+const RECORDS = `CREATE TABLE mails_sent (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  email text NOT NULL,
+  message_id uuid NOT NULL,
+  sent_at timestamptz NOT NULL DEFAULT now()
+)`;
+
+async function record(mails, results, helpers) {
+  await helpers.query(
+    "INSERT INTO mails_sent (email, message_id) SELECT * FROM unnest($1::text[], $2::uuid[])",
+    [mails.map(({ email }) => email), results.map(({ MessageID }) => MessageID)],
+  );
+}
+
 // An instance: runs from "start" to "stop", and tells what it has sent.
 function instance(task) {
   const send = batchSender((messages) => process.send({ messages }));
-  const tasks = { [task]: task === "jobs" ? gatherer(send) : send };
+  const ways = {
+    jobs: gatherer(send),
+    batches: send,
+    records: async (mails, helpers) => record(mails, await send(mails), helpers),
+  };
+  const tasks = { [task]: ways[task] };
   const pgPool = openPool(CONCURRENCY[task] + 2);
   let runner = null;
 
@@ -115,7 +137,7 @@ function startInstance(task) {
 
 async function queue(pgPool, task, name, messages) {
   const payloads =
-    task === "batches"
+    task !== "jobs"
       ? `SELECT json_agg(json_build_object('email', email, 'code', code)) AS payload
            FROM (SELECT *, (row_number() OVER () - 1) / ${BATCH} AS batch FROM mails) m GROUP BY batch`
       : `SELECT json_build_object('email', email, 'code', code) AS payload FROM mails`;
@@ -142,6 +164,7 @@ async function drain(task, count) {
   }
 
   await runMigrations(options(pgPool, {}));
+  await pgPool.query(RECORDS);
   await queue(pgPool, task, "warm", WARM);
   await go(WARM);
   await queue(pgPool, task, "mail", count);
