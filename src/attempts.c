@@ -137,25 +137,50 @@ sweep(TimestampTz now)
 	return any;
 }
 
-/* Find a counter or make one of what is stored; NULL if there is no room. */
+/*
+ * Find a counter or make one of what is stored; NULL if there is no room.  A
+ * window that has gone by begins anew, so that the sweep for another counter's
+ * sake cannot take this one away.
+ */
 static AttemptsEntry *
 find_or_make(const PmCounter *counter, TimestampTz now)
 {
 	AttemptsEntry *entry = find(counter->name, HASH_FIND);
 
-	if (entry)
-		return entry;
-	entry = find(counter->name, HASH_ENTER_NULL);
-	if (entry == NULL && sweep(now))
-		entry = find(counter->name, HASH_ENTER_NULL);
-	if (entry)
+	if (entry == NULL)
 	{
+		entry = find(counter->name, HASH_ENTER_NULL);
+		if (entry == NULL && sweep(now))
+			entry = find(counter->name, HASH_ENTER_NULL);
+		if (entry == NULL)
+			return NULL;
 		entry->count = counter->stored;
 		entry->since = counter->stored > 0 ? counter->stored_since : now;
-		entry->until = 0;
 		entry->stored = counter->stored > 0;
 	}
+	entry->until = counter->until;
+	if (counter->window > 0)
+	{
+		if (now >= entry->since + counter->window)
+		{
+			entry->count = 0;
+			entry->since = now;
+		}
+		entry->until = entry->since + counter->window;
+	}
 	return entry;
+}
+
+/*
+ * Take away a counter that is as if it had never been, with the lock held.
+ * That needs no new epoch: the table has none, and who read that read the
+ * truth.
+ */
+static void
+drop_unused(const AttemptsEntry *entry)
+{
+	if (entry->count == 0 && !entry->stored)
+		(void) find(entry->key.name, HASH_REMOVE);
 }
 
 /* How many attempts a counter has that still count. */
@@ -216,26 +241,24 @@ pm_attempts_reserve(PmCounter *counters, int n, uint64 *epoch)
 	}
 	*epoch = state->epoch;
 
-	/* One without room leaves others made in vain, which do no harm. */
 	for (i = 0; i < n && result == PM_RESERVED; i++)
 		if (counters[i].limit > 0 && find_or_make(&counters[i], now) == NULL)
 			result = PM_LIMIT_REACHED;
 
-	for (i = 0; i < n && result == PM_RESERVED; i++)
+	/* Count with all of them, or let go of those that were made in vain. */
+	for (i = 0; i < n; i++)
 	{
-		PmCounter  *c = &counters[i];
 		AttemptsEntry *entry;
 
-		if (c->limit == 0)
+		if (counters[i].limit == 0)
 			continue;
-		entry = find(c->name, HASH_FIND);
-		if (c->window > 0 && now >= entry->since + c->window)
-		{
-			entry->count = 0;
-			entry->since = now;
-		}
-		entry->count++;
-		entry->until = c->window > 0 ? entry->since + c->window : c->until;
+		entry = find(counters[i].name, HASH_FIND);
+		if (entry && result == PM_RESERVED)
+			entry->count++;
+		else if (entry)
+			drop_unused(entry);
+		else if (result == PM_RESERVED)
+			result = PM_LIMIT_REACHED;	/* what is not counted has no answer */
 	}
 	LWLockRelease(table_lock);
 	return result;
@@ -262,14 +285,9 @@ pm_attempts_give_back(PmCounter *counters, int n)
 			continue;
 		entry->count--;
 
-		/*
-		 * One that is as if it had never been goes without a new epoch: the
-		 * table has none, and who read that read the truth.
-		 */
 		if (entry->stored)
 			to_store = true;
-		else if (entry->count == 0)
-			(void) find(counters[i].name, HASH_REMOVE);
+		drop_unused(entry);
 	}
 	LWLockRelease(table_lock);
 	return to_store;

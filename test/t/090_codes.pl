@@ -682,6 +682,81 @@ like(
 	'not in a read-only transaction');
 
 #
+# All counters in use
+#
+
+# Nobody stores them, and the restart has let go of what was there.  Whoever
+# guesses needs one for the address and one for the code.
+$node->configure(config => { sendLimit => 0 });
+PostmarkExtra::reload($node, worker => 'off');
+$node->restart;
+$node->sql(<<'SQL');
+DO $$
+BEGIN
+	PERFORM postmark_issue_code(format('full%s@t.example', i), 'SignIn')
+		FROM generate_series(1, 3) i;
+	FOR i IN 1 .. 8191 LOOP
+		PERFORM postmark_issue_code(format('full%s@t.example', i), 'Register');
+		IF i % 1000 = 0 THEN
+			COMMIT;		-- each has a lock until then
+		END IF;
+	END LOOP;
+END
+$$;
+SELECT postmark_issue_code('overflow@t.example', 'Register');
+SQL
+is( $node->sql(<<'SQL'),
+SELECT verdict, count(*)
+FROM (SELECT postmark_verify_code(format('full%s@t.example', i), 'Register', '0000') AS verdict
+	FROM generate_series(1, 8191) i OFFSET 0) v GROUP BY 1;
+SELECT postmark_verify_code('full1@t.example', 'SignIn', '0000')
+SQL
+	"mismatch|8191\nmismatch",
+	'16383 counters are in use');
+
+# The last code that was issued, of those that nobody sends
+sub queued_code
+{
+	my ($address, $usage_type) = @_;
+	return $node->sql(
+		"SELECT code FROM postmark_queue WHERE email = '$address' AND usage_type = '$usage_type'"
+	);
+}
+
+my $overflow = queued_code('overflow@t.example', 'Register');
+is(verify('overflow@t.example', '0000'),
+	'exhausted', 'a guess that needs two of the one left is not answered');
+is(verify('overflow@t.example', $overflow),
+	'exhausted', 'nor is the right code');
+is( verify(
+		'full1@t.example', queued_code('full1@t.example', 'SignIn'), 'SignIn'),
+	'verified',
+	'the right code for which there are counters is');
+is(verify('full2@t.example', '0000', 'SignIn'),
+	'mismatch', 'a guess that needs one has it');
+is(verify('full3@t.example', '0000', 'SignIn'),
+	'exhausted', 'after which there is none');
+is(verify('full3@t.example', '0000'),
+	'mismatch', 'counters that are there go on counting');
+$node->sql('DELETE FROM postmark_queue');
+PostmarkExtra::reload($node, worker => 'on');
+ok( PostmarkCluster::until_true(
+		sub {
+			$node->sql('SELECT count(*) FROM postmark_attempts') >= 16384;
+		}),
+	'a worker stores all of them');
+is( $node->sql(
+		"SELECT count(*) FILTER (WHERE attempts = 1), count(*) FILTER (WHERE attempts = 2)
+		FROM postmark_attempts a
+		WHERE until > now() + interval '9 min' AND since > (SELECT min(created_at) FROM postmark_codes WHERE address = 'full1\@t.example')"
+	),
+	'16380|4',
+	'as they are');
+is(verify('overflow@t.example', $overflow),
+	'verified', 'and then there is room again');
+$node->configure(config => \%unlimited);
+
+#
 # Secrets in the log
 #
 
