@@ -187,13 +187,15 @@ attempts_body(void *arg)
 
 /*
  * Store the failed attempts that shared memory has.  Only what has been
- * committed may be taken away there.
+ * committed may be taken away there.  If there are more than fit into one
+ * transaction the next follows at once: where there is no room for a counter,
+ * no code is answered.
  */
 static void
 store_attempts(TimestampTz now)
 {
+	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
 	AttemptsToStore some;
-	bool		again = true;
 	int			sqlstate;
 
 	if (attempts_at > now)
@@ -204,15 +206,17 @@ store_attempts(TimestampTz now)
 	some.n = pm_attempts_collect(some.attempts, HOUSEKEEPING_ROWS);
 	if (some.n == 0)
 		return;
-	if (pm_run_transaction("store failed attempts", attempts_body, &some,
-						   &sqlstate))
+	if (!pm_run_transaction("store failed attempts", attempts_body, &some,
+							&sqlstate))
 	{
-		again = !pm_attempts_stored(some.attempts, some.n) ||
-			some.n == HOUSEKEEPING_ROWS;
-		pm_house_codes(PM_WAKE_CODES);
+		attempts_at = soon;
+		return;
 	}
-	if (again)
-		attempts_at = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+	if (!pm_attempts_stored(some.attempts, some.n))
+		attempts_at = soon;
+	if (some.n == HOUSEKEEPING_ROWS)
+		attempts_at = now;
+	pm_house_codes(PM_WAKE_CODES);
 }
 
 /* Run one of the others when it is due, not more often than it should. */
