@@ -107,9 +107,12 @@ extension_schema(Oid extension)
 	return schema;
 }
 
-/* Fill "known"; error if the extension is not there. */
-static void
-find_objects(void)
+/*
+ * Fill "known".  Where the extension is not there: an error, or false if
+ * missing_ok.
+ */
+static bool
+find_objects(bool missing_ok)
 {
 	static bool callbacks_registered = false;
 	Oid			extension;
@@ -122,7 +125,7 @@ find_objects(void)
 	int			i;
 
 	if (known.seen == known.invalidations + 1)
-		return;
+		return true;
 
 	if (!callbacks_registered)
 	{
@@ -135,6 +138,8 @@ find_objects(void)
 	seen = known.invalidations + 1;
 	extension = pm_extension_oid();
 	schema = OidIsValid(extension) ? extension_schema(extension) : InvalidOid;
+	if (!OidIsValid(schema) && missing_ok)
+		return false;
 	if (!OidIsValid(schema))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -145,6 +150,8 @@ find_objects(void)
 	for (i = 0; i < PM_OBJECTS; i++)
 	{
 		objects[i] = get_relname_relid(object_names[i], schema);
+		if (!OidIsValid(objects[i]) && missing_ok)
+			return false;
 		if (!OidIsValid(objects[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -173,6 +180,7 @@ find_objects(void)
 	if (changed)
 		known.generation++;
 	known.seen = seen;
+	return true;
 }
 
 /* OID of the extension in this database, InvalidOid if it is not there. */
@@ -183,13 +191,23 @@ pm_extension_oid(void)
 }
 
 /*
+ * Whether the extension is installed here with all its relations, so that what
+ * follows raises no error.
+ */
+bool
+pm_extension_present(void)
+{
+	return find_objects(true);
+}
+
+/*
  * OID of one of the extension's relations.  Needs a transaction; error if the
  * extension is not installed.
  */
 Oid
 pm_object(PmObject which)
 {
-	find_objects();
+	(void) find_objects(false);
 	return known.objects[which];
 }
 
@@ -200,7 +218,7 @@ pm_object(PmObject which)
 const char *
 pm_schema(void)
 {
-	find_objects();
+	(void) find_objects(false);
 	return known.schema;
 }
 
@@ -208,7 +226,7 @@ pm_schema(void)
 Oid
 pm_owner(void)
 {
-	find_objects();
+	(void) find_objects(false);
 	return known.owner;
 }
 
@@ -216,7 +234,7 @@ pm_owner(void)
 uint64
 pm_catalog_generation(void)
 {
-	find_objects();
+	(void) find_objects(false);
 	return known.generation;
 }
 

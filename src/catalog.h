@@ -64,6 +64,7 @@ typedef struct PmOwnerScope
 } PmOwnerScope;
 
 extern Oid	pm_extension_oid(void);
+extern bool pm_extension_present(void);
 extern Oid	pm_object(PmObject which);
 extern const char *pm_schema(void);
 extern Oid	pm_owner(void);

@@ -31,6 +31,8 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
+#include "prepared.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -216,6 +218,23 @@ run_holding(Oid database, PlannedStmt *pstmt, const char *queryString,
 	PG_END_TRY();
 }
 
+/* Have the worker and the launcher told of what a prepared transaction did. */
+static void
+run_commit_prepared(PlannedStmt *pstmt, const char *queryString,
+					bool readOnlyTree, ProcessUtilityContext context,
+					ParamListInfo params, QueryEnvironment *queryEnv,
+					DestReceiver *dest, QueryCompletion *qc)
+{
+	Oid			extension = pm_extension_oid();
+	List	   *prepared = pm_prepared_transactions();
+
+	run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv,
+				dest, qc);
+	pm_note_prepared(prepared);
+	if (pm_extension_oid() != extension)
+		pm_note(PM_WAKE_CATALOG);
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 				ProcessUtilityContext context, ParamListInfo params,
@@ -226,17 +245,11 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	bool		changes;
 	Oid			database;
 
-	if (IsA(stmt, TransactionStmt))
+	if (IsA(stmt, TransactionStmt) &&
+		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
 	{
-		bool		prepared = ((TransactionStmt *) stmt)->kind ==
-		TRANS_STMT_COMMIT_PREPARED;
-
-		run_utility(pstmt, queryString, readOnlyTree, context, params,
-					queryEnv, dest, qc);
-
-		/* What it queued was forgotten at PREPARE: have the worker look */
-		if (prepared)
-			pm_note(PM_WAKE_RESCAN | PM_WAKE_SETTINGS | PM_WAKE_CATALOG);
+		run_commit_prepared(pstmt, queryString, readOnlyTree, context, params,
+							queryEnv, dest, qc);
 		return;
 	}
 

@@ -258,6 +258,72 @@ is_deeply(
 	[qw(2pc-commit@t.example 2pc-insert@t.example)],
 	'and ROLLBACK PREPARED sends nothing');
 
+# Of others' prepared transactions nobody is to hear, also while there is one
+# of ours, and where the extension is not installed.
+$node->sql('CREATE DATABASE bare');
+foreach my $database ('postgres', 'bare')
+{
+	ok(asleep(), 'worker and launcher fall asleep again');
+	$before = switches(@ours);
+	$node->sql(<<'SQL', $database);
+CREATE TABLE IF NOT EXISTS app_messages (id bigint, email text);
+BEGIN;
+INSERT INTO app_messages VALUES (1, 'other@t.example');
+DELETE FROM app_messages WHERE email = 'other@t.example';
+PREPARE TRANSACTION 'other';
+COMMIT PREPARED 'other';
+SQL
+	is(switches(@ours), $before,
+		"COMMIT PREPARED that is not about us wakes nobody in $database");
+}
+
+# Of whatever is about us they hear
+$node->sql(<<'SQL');
+BEGIN;
+SELECT postmark_enqueue('2pc-later@t.example', 'Register', '000000',
+	send_after => clock_timestamp() + interval '100 ms');
+PREPARE TRANSACTION 'later';
+COMMIT PREPARED 'later';
+SQL
+ok( PostmarkCluster::until_true(
+		sub { @{ recipients(qr/^2pc-later/) } == 1 }, 10),
+	'so is a deferred message of a prepared transaction sent');
+$node->sql(<<'SQL', 'bare');
+BEGIN;
+CREATE EXTENSION postmark_connector;
+PREPARE TRANSACTION 'extension';
+COMMIT PREPARED 'extension';
+SQL
+$node->configure(database => 'bare');
+ok($node->wait_worker('bare'),
+	'after CREATE EXTENSION in a prepared transaction there is a worker');
+$node->sql(<<'SQL', 'bare');
+BEGIN;
+DROP EXTENSION postmark_connector;
+PREPARE TRANSACTION 'extension';
+COMMIT PREPARED 'extension';
+SQL
+ok( $node->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'bare' AND backend_type ~ 'postmark'"
+	),
+	'after DROP EXTENSION there is none');
+
+$sandbox->config(tokens => ['another-token']);
+$node->enqueue(1, prefix => '2pc-token');
+ok($node->wait_state('blocked'), 'the token is refused');
+$node->sql(<<'SQL');
+BEGIN;
+SELECT postmark_set_token('another-token');
+PREPARE TRANSACTION 'token';
+COMMIT PREPARED 'token';
+SQL
+# That is seconds before the next probe
+ok( PostmarkCluster::until_true(
+		sub { @{ recipients(qr/^2pc-token/) } == 1 }, 2.5),
+	'settings of a prepared transaction take effect at once');
+$sandbox->config(tokens => [ 'sandbox-token', 'another-token' ]);
+
 $node->restart;
 ok(fence(), 'the worker is back after a restart');
 $node->sql("COMMIT PREPARED 'to outlive a restart'");
