@@ -7,8 +7,8 @@
  * A channel is the worker's memory of a connector.  Trouble is kept a channel,
  * so that one connector's never delays another: rate limits and outages close
  * it for a random time that doubles, a refused configuration until a probe
- * succeeds or the settings change.  After either it opens for one request at a
- * time, until one succeeds.
+ * succeeds or its own settings change.  After either it opens for one request
+ * at a time, until one succeeds.
  *
  * All of it can be lost: a new worker scans the queue and finds out anew.
  *
@@ -18,6 +18,7 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "common/pg_prng.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -119,10 +120,87 @@ add_channel(int number)
 	return channel;
 }
 
+/* Give a channel that is closed another chance at once. */
+static void
+reopen(PmChannel *channel, TimestampTz now)
+{
+	if (channel->state != PM_OPEN)
+		channel->retry_at = now;
+	channel->failures = 0;
+}
+
+/* Add bytes, or that there are none, to a fingerprint. */
+static uint64
+add_bytes(uint64 print, const void *bytes, size_t len)
+{
+	return hash_bytes_extended(bytes ? bytes : "", bytes ? (int) len : 0, print);
+}
+
+static uint64
+add_text(uint64 print, const char *text)
+{
+	return add_bytes(print, text, text ? strlen(text) + 1 : 0);
+}
+
+/* Of whom the channel's requests go to, and on whose behalf */
+static uint64
+peer_fingerprint(PmChannel *channel)
+{
+	char	   *token = pm_channel_token(channel);
+	uint64		print = add_text(0, token);
+
+	if (token)
+		pfree(token);
+	print = add_text(print, pm_token_directory);
+	print = add_text(print, pm_api_url);
+	print = add_text(print, pm_proxy);
+	return add_text(print, pm_ca_file);
+}
+
+/* Of everything else that its connector says */
+static uint64
+settings_fingerprint(const PmConnector *connector)
+{
+	uint64		print = add_text(connector->paused ? 1 : 0, connector->invalid);
+	int			i;
+
+	if (connector->invalid)
+		return print;
+	print = add_bytes(print, connector->options, VARSIZE(connector->options));
+	for (i = 0; i < connector->ntemplates; i++)
+	{
+		const PmTemplate *t = &connector->templates[i];
+
+		print = add_text(print, t->usage_type);
+		print = add_text(print, t->locale);
+		print = add_text(print, t->alias);
+		print = add_bytes(print, &t->priority, sizeof(t->priority));
+		print = add_bytes(print, &t->expires_in, sizeof(t->expires_in));
+	}
+	return print;
+}
+
 /*
- * Take over the settings of all connectors, and give those that were closed
- * another chance at once: what closed them may be mended.  Needs a
- * transaction.  What the channels point to is good until the next call.
+ * Give the channel another chance if its own settings changed: what closed it
+ * may be mended.  One that backs off is told so by whom it talks to, and
+ * nothing else ends that.
+ */
+static void
+note_settings(PmChannel *channel, TimestampTz now)
+{
+	uint64		peer = peer_fingerprint(channel);
+	uint64		settings = settings_fingerprint(channel->connector);
+
+	if (peer != channel->peer ||
+		(settings != channel->settings && channel->state != PM_BACKING_OFF))
+		reopen(channel, now);
+	channel->peer = peer;
+	channel->settings = settings;
+}
+
+/*
+ * Take over the settings of all connectors.  Needs a transaction.  What the
+ * channels point to is good until the next call.
  */
 void
 pm_channels_load(void)
@@ -149,6 +227,7 @@ pm_channels_load(void)
 	for (i = 0; i < nchannels; i++)
 	{
 		PmChannel  *channel = channels[i];
+		int			p;
 
 		drop_text(&channel->token);
 		if (channel->connector == NULL)
@@ -156,31 +235,30 @@ pm_channels_load(void)
 		if (!channel->connector->invalid)
 			channel->token = keep_text(pm_stored_token(channel->name));
 		channel->sweep_at = now;
-	}
-	pm_channels_reopen();
-}
-
-/* Give all channels that are closed another chance at once. */
-void
-pm_channels_reopen(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int			i;
-
-	for (i = 0; i < nchannels; i++)
-	{
-		PmChannel  *channel = channels[i];
-		int			p;
-
-		if (channel->state != PM_OPEN)
-			channel->retry_at = now;
-		channel->failures = 0;
+		note_settings(channel, now);
 
 		/* Deferred for want of a template, perhaps: look at them */
 		for (p = 0; p < PM_PRIORITIES; p++)
 			if (channel->lanes[p])
 				channel->lanes[p]->due = DT_NOBEGIN;
 	}
+}
+
+/*
+ * postmark_resume was called: give the connector's channel another chance at
+ * once, or all of them.
+ *
+ * resumed: as in PmWakeup
+ */
+void
+pm_channels_reopen(int resumed)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			i;
+
+	for (i = 0; i < nchannels; i++)
+		if (resumed == PM_RESUMED_SEVERAL || channels[i]->number == resumed)
+			reopen(channels[i], now);
 }
 
 /* What is known of a lane of the channel; made when first asked for. */

@@ -46,6 +46,9 @@ typedef struct PmChannel
 	char		name[64];
 	const PmConnector *connector;	/* NULL: removed */
 	char	   *token;			/* the stored one, or NULL */
+	uint64		peer;			/* fingerprints, to see what changed: whom it
+								 * talks to, see peer_fingerprint */
+	uint64		settings;		/* and the rest of its settings */
 
 	PmChannelState state;
 	TimestampTz retry_at;		/* PM_BACKING_OFF, PM_BLOCKED */
@@ -83,7 +86,7 @@ extern PmChannel *pm_channel(int index);
 extern PmLane *pm_channel_lane(PmChannel *channel, int32 lane);
 extern void pm_channels_wake(const PmWakeup *wakeup);
 extern void pm_channels_quiet(uint64 *quiet);
-extern void pm_channels_reopen(void);
+extern void pm_channels_reopen(int resumed);
 
 extern char *pm_channel_token(PmChannel *channel);
 extern void pm_channel_mask(PmChannel *channel, char *text);

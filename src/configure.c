@@ -431,12 +431,14 @@ postmark_resume(PG_FUNCTION_ARGS)
 	PmOwnerScope scope;
 	Datum		values[1];
 	char	   *name = get_connector_arg(fcinfo, 0);
+	int			number;
 	bool		paused;
 	bool		copied;
 
 	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
-	paused = pm_connector_by_number(require_number(name))->paused;
+	number = require_number(name);
+	paused = pm_connector_by_number(number)->paused;
 	if (paused)
 	{
 		values[0] = CStringGetTextDatum(name);
@@ -448,7 +450,7 @@ postmark_resume(PG_FUNCTION_ARGS)
 	copied = SPI_processed > 0;
 	pm_disconnect_owner(&scope);
 
-	pm_note(PM_WAKE_RESUME);
+	pm_note_resume(number);
 	if (copied)
 		ereport(NOTICE,
 				(errmsg("this copy of a database sends its messages from now on")));

@@ -176,6 +176,8 @@ pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup)
 
 	SpinLockAcquire(&slot->mutex);
 	slot->pending.reasons |= wakeup->reasons;
+	if (wakeup->resumed != 0)
+		pm_resumed_add(&slot->pending.resumed, wakeup->resumed);
 	for (i = 0; i < wakeup->ranges.n; i++)
 		pm_ranges_add(&slot->pending.ranges, wakeup->ranges.range[i].low,
 					  wakeup->ranges.range[i].high);

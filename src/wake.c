@@ -83,6 +83,15 @@ pm_ranges_add(PmRanges *ranges, int64 low, int64 high)
 	}
 }
 
+/* Add a connector, or PM_RESUMED_SEVERAL, to PmWakeup.resumed. */
+void
+pm_resumed_add(int *resumed, int number)
+{
+	if (*resumed != 0 && *resumed != number)
+		number = PM_RESUMED_SEVERAL;
+	*resumed = number;
+}
+
 /* Ask the launcher to look at a database, InvalidOid for all of them. */
 static void
 wake_launcher_for(Oid database)
@@ -196,6 +205,14 @@ pm_note(uint32 reasons)
 {
 	register_callback();
 	noted.reasons |= reasons;
+}
+
+/* The transaction has a connector go on, whatever closed its channel. */
+void
+pm_note_resume(int number)
+{
+	pm_note(PM_WAKE_RESUME);
+	pm_resumed_add(&noted.resumed, number);
 }
 
 /* The transaction makes or changes databases. */

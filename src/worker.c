@@ -180,6 +180,8 @@ take_wakeup(Oid *extension)
 		leave(PM_EXIT_NO_EXTENSION);	/* or another one, see launcher.c */
 	if (wakeup.reasons & (PM_WAKE_SETTINGS | PM_WAKE_RESUME))
 		pm_delivery_reload();
+	if (wakeup.reasons & PM_WAKE_RESUME)
+		pm_channels_reopen(wakeup.resumed);
 	if (wakeup.reasons & PM_WAKE_RESCAN)
 		pm_delivery_rescan();
 	if (wakeup.reasons & (PM_WAKE_MESSAGES | PM_WAKE_DEFERRED))

@@ -10,6 +10,7 @@ use Test::More;
 
 use PostmarkSandbox;
 use PostmarkCluster;
+use PostmarkExtra;
 
 my $sandbox = PostmarkSandbox->new();
 my $node = PostmarkCluster->new('main', sandbox => $sandbox);
@@ -178,6 +179,91 @@ is( $node->sql(
 	),
 	1,
 	'and its code and payload are gone');
+
+#
+# Settings that are none of its own
+#
+
+# Whatever changes for others, and the end of it: when a message of another
+# connector has arrived, the worker knows all of it.
+my $changes = 0;
+
+sub change_others
+{
+	PostmarkExtra::reload($node, history_retention => ++$changes . ' d');
+	$node->configure(
+		connector => 'bystander',
+		token => 'another-token',
+		config => { tag => "change $changes" });
+	$node->enqueue(1, prefix => "bystander$changes-", connector => 'bystander');
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return ok(
+		PostmarkCluster::until_true(
+			sub { grep { $_->[1] =~ /^bystander$changes-/ } $sandbox->ids }),
+		'the worker has read what changed for others');
+}
+
+# Requests that carry a token, since a number; the sandbox tells its beginning
+sub of_token
+{
+	my ($token, $since) = @_;
+	my $shown = substr($token, 0, 4) . '***';
+	return grep { $_->{token} eq $shown } $sandbox->requests(since => $since);
+}
+
+$node->configure(token => 'own-token');
+$sandbox->config(tokens => [ 'own-token', 'another-token' ]);
+$since = last_request();
+$sandbox->rule(path => '/email*', times => 1, action => { status => 429, retry_after => 4 });
+$node->enqueue(1, prefix => 'others');
+ok($node->wait_state('backing_off'), 'a connector backs off');
+change_others();
+$node->configure(token => 'own-token', config => { tag => 'mine' });
+change_others();
+ok($node->wait_finished, 'it goes on by itself');
+my ($limited, $next) = of_token('own-token', $since);
+cmp_ok(($next->{received_us} - $limited->{answered_us}) / 1e6,
+	'>=', 3.995, 'at the time that Retry-After said, whatever changed');
+
+# Another token may be good for requests at once
+$sandbox->rule(path => '/email*', times => 1, action => { status => 429, retry_after => 60 });
+$node->enqueue(1, prefix => 'newtoken');
+ok($node->wait_state('backing_off'), 'it backs off again');
+$node->configure(token => 'another-token');
+ok($node->wait_finished, 'and goes on at once with another token');
+
+# postmark_resume, of the connector that it names
+$sandbox->rule(path => '/email*', times => 1, action => { status => 429, retry_after => 60 });
+$since = last_request();
+$node->enqueue(1, prefix => 'resumed');
+ok($node->wait_state('backing_off'), 'it backs off a third time');
+$node->sql("SELECT postmark_resume('bystander')");
+change_others();
+is($node->sql("SELECT status FROM postmark_messages WHERE email = 'resumed1\@t.example'"),
+	'queued', 'postmark_resume of another connector changes nothing');
+$node->sql("SELECT postmark_resume()");
+ok($node->wait_finished, 'its own ends the waiting');
+
+# A refused configuration is looked at again when its own settings change
+$node->configure(token => 'bad-token');
+$since = last_request();
+$node->enqueue(1, prefix => 'badtoken');
+ok($node->wait_state('blocked'), 'a bad token blocks it');
+change_others();
+change_others();
+my ($refused, @early) = of_token('bad-token', $since);
+@early =
+  grep { $_->{received_us} - $refused->{answered_us} < 4_900_000 } @early;
+is(scalar(@early), 0, 'what changes for others causes no probe');
+$since = last_request();
+$node->configure(token => 'bad-token', config => { tag => 'changed' });
+ok( PostmarkCluster::until_true(
+		sub { scalar(of_token('bad-token', $since)) }, 2.5),
+	'a change of its own does at once');
+$node->configure(token => 'another-token');
+ok($node->wait_finished, 'the right token ends it');
+$sandbox->clear_rules;
+PostmarkExtra::reload($node, history_retention => undef);
 
 #
 # Paused by hand
