@@ -241,12 +241,7 @@ pm_code_key(const char *connector, bool create, unsigned char *key)
 					  PM_CODE_KEY);
 		if (!found)
 		{
-			if (!pg_strong_random(key, PM_CODE_KEY))
-				ereport(ERROR,
-						(errcode(ERRCODE_INTERNAL_ERROR),
-						 errmsg("could not generate random values"),
-						 errhint("Try again."),
-						 errhidestmt(true)));
+			pm_random_bytes(key, PM_CODE_KEY);
 			values[1] = bytes_datum(key, PM_CODE_KEY);
 			pm_execute_now(&put_key, values, false);
 			found = true;

@@ -10,13 +10,8 @@
 #ifndef PM_CODE_STORE_H
 #define PM_CODE_STORE_H
 
-#include "datatype/timestamp.h"
-
 #include "attempts.h"
-
-/* Bytes of a connector's key, and of what is computed with it */
-#define PM_CODE_KEY		32
-#define PM_CODE_HMAC	32
+#include "code_secret.h"
 
 /*
  * A code that has expired is "expired" for so long, then it is forgotten;
@@ -26,20 +21,6 @@
 
 /* No code is to be forgotten sooner after it was issued, seconds. */
 #define PM_CODES_CLEANUP_AFTER (60 + PM_CODES_GRACE)
-
-/* A code or token that was issued and not used */
-typedef struct PmCode
-{
-	int64		id;				/* of the message that carries it */
-	const char *connector;
-	char	   *address;		/* folded */
-	char	   *usage_type;
-	char	   *email;			/* as it was given */
-	bool		token;
-	unsigned char hmac[PM_CODE_HMAC];
-	TimestampTz created_at;
-	TimestampTz expires_at;
-} PmCode;
 
 /* How often somebody may be sent a code */
 typedef struct PmSendLimits
