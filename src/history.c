@@ -55,7 +55,7 @@ static PmStatement insert_history = {
 	" $15, $16, $17, $18) ON CONFLICT DO NOTHING",
 	18, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID,
 		UUIDOID, INT4OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, JSONBOID, BOOLOID}
+	TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, JSONBOID, BOOLOID}
 };
 static PmStatement forget_content = {
 	"UPDATE @.postmark_history SET code = NULL, payload = NULL"
@@ -86,9 +86,7 @@ static PmStatement purge_history = {
 static void
 make_row(const PmMessage *m, TimestampTz now, Datum *values, bool *nulls)
 {
-	/* A failed message can be put back into the queue until it expires */
-	bool		keep_content = strcmp(m->status, "failed") == 0 &&
-		m->expires_at > now;
+	bool		keep_content;
 
 #define PUT(column, value, isnull) \
 	do { \
@@ -97,6 +95,9 @@ make_row(const PmMessage *m, TimestampTz now, Datum *values, bool *nulls)
 	} while (0)
 #define PUT_TEXT(column, text) \
 	PUT(column, CStringGetTextDatum(text), (text) == NULL)
+
+	/* A failed message can be put back into the queue until it expires */
+	keep_content = strcmp(m->status, "failed") == 0 && m->expires_at > now;
 
 	PUT(COL_ID, Int64GetDatum(m->id), false);
 	PUT_TEXT(COL_CONNECTOR, m->connector);

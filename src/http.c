@@ -292,8 +292,8 @@ pm_http_start(const PmHttpSpec *spec)
 	n_active++;
 
 	/*
-	 * Don't leave the first step to the event loop: on a kept-alive connection
-	 * it sends the whole of a small request.
+	 * Don't leave the first step to the event loop: on a kept-alive
+	 * connection it sends the whole of a small request.
 	 */
 	drive(true);
 

@@ -506,8 +506,8 @@ pm_queue_expired(PmBatch *batch, TimestampTz now, int limit, TimestampTz *next)
 	values[1] = TimestampTzGetDatum(now);
 	values[2] = Int64GetDatum(limit);
 	if (!read_messages(batch,
-					  batch->deferred ? &expired_deferred : &expired_queue,
-					  values, limit, MaxAllocSize))
+					   batch->deferred ? &expired_deferred : &expired_queue,
+					   values, limit, MaxAllocSize))
 		return true;
 
 	pm_execute(batch->deferred ? &expiry_deferred : &expiry_queue, values, NULL, 1);
