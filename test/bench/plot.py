@@ -51,7 +51,7 @@ def draw(results, path):
                       textcoords='offset points', va='center', fontsize=8, color='#222222')
     axes.axvline(1, color='#222222', linewidth=1)
     axes.set_xscale('log')
-    axes.set_xlim(LEAST if min(value for _, value in drawn) < 0.5 else 0.5, MOST * 12)
+    axes.set_xlim(LEAST if min(value for _, value in drawn) < 0.5 else 0.5, MOST * 40)
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if tick >= axes.get_xlim()[0]]
     axes.set_xticks(ticks, [f'{tick:g} ×' for tick in ticks])
     axes.minorticks_off()
