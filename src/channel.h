@@ -29,7 +29,6 @@ typedef struct PmLane
 	/* postmark_deferred */
 	TimestampTz due;			/* next message; DT_NOBEGIN: look, DT_NOEND:
 								 * none */
-	int			deferred_in_flight;
 } PmLane;
 
 typedef enum PmChannelState

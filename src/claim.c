@@ -78,11 +78,16 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 		if (!m->locked)
 		{
 			/* Somebody cancels it, perhaps; see what becomes of that */
+			TimestampTz again = TimestampTzPlusMilliseconds(now,
+															ROW_LOCKED_DELAY);
+
 			if (batch->deferred)
-				lane->due = TimestampTzPlusMilliseconds(now, ROW_LOCKED_DELAY);
+				lane->due = Min(lane->due, again);
 			else
+			{
 				pm_ranges_add(&lane->locked, m->id, m->id);
-			lane->locked_at = TimestampTzPlusMilliseconds(now, ROW_LOCKED_DELAY);
+				lane->locked_at = again;
+			}
 			continue;
 		}
 		if (m->expires_at <= now)
@@ -114,6 +119,18 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 	batch->nmessages = kept;
 }
 
+/* Bytes that the batch's messages have together, roughly */
+static Size
+batch_bytes(const PmBatch *batch)
+{
+	Size		size = 0;
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+		size += batch->messages[i].size;
+	return size;
+}
+
 /* Read a lane of the hot table until the batch is full or nothing is left. */
 static void
 read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
@@ -135,12 +152,9 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 		PmIdRange  *range = late ? &lane->late.range[0] : NULL;
 		int			first = batch->nmessages;
 		bool		exhausted;
-		Size		size = 0;
+		Size		size = batch_bytes(batch);
 		int64		last;
-		int			i;
 
-		for (i = 0; i < first; i++)
-			size += batch->messages[i].size;
 		if (size >= BATCH_BYTES)
 			break;
 		exhausted = pm_queue_read(batch, late ? range->low - 1 : lane->cursor,
@@ -161,26 +175,56 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 	}
 }
 
-/* Read what is due of a lane's deferred messages. */
+/*
+ * Read what is due of a lane's deferred messages until the batch is full or
+ * nothing is left.  Those in flight are still in the table, and stand first.
+ */
 static void
 read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
 			  PmBatch *aside, TimestampTz now)
 {
-	bool		exhausted;
+	PmDeferredPosition position = {DT_NOBEGIN, 0};
+	bool		exhausted = false;
 
-	/* Those in flight stand first, and are read in vain */
-	exhausted = pm_deferred_read(batch, now,
-								 pm_batch_size + lane->deferred_in_flight,
-								 BATCH_BYTES);
-	if (exhausted && !pm_deferred_due(lane->lane, now, &lane->due))
-		lane->due = DT_NOEND;
-	else if (!exhausted)
-		lane->due = now;
-	sift(channel, lane, batch, 0, aside, now);
-	if (batch->nmessages > pm_batch_size)
+	lane->due = DT_NOEND;
+	while (!exhausted && batch->nmessages < pm_batch_size &&
+		   aside->nmessages < pm_batch_size)
 	{
-		batch->nmessages = pm_batch_size;
+		int			first = batch->nmessages;
+		Size		size = batch_bytes(batch);
+
+		if (size >= BATCH_BYTES)
+			break;
+		exhausted = pm_deferred_read(batch, now, &position, pm_in_flight,
+									 pm_batch_size - first, BATCH_BYTES - size);
+		sift(channel, lane, batch, first, aside, now);
+	}
+	if (!exhausted)
 		lane->due = now;
+	else
+	{
+		TimestampTz due;
+
+		if (pm_deferred_due(lane->lane, now, &due))
+			lane->due = Min(lane->due, due);
+	}
+}
+
+/* Store what is not to be sent, and note when to look at it again. */
+static void
+store_aside(PmBatch *aside, PmLane *lane, TimestampTz now, bool careful)
+{
+	int			i;
+
+	pm_batch_store(aside, now, careful);
+	for (i = 0; i < aside->nmessages; i++)
+	{
+		const PmMessage *m = &aside->messages[i];
+
+		if (m->disposal == PM_DEFER)
+			lane->due = Min(lane->due, m->retry_at);
+		else
+			pm_house_finished(m);
 	}
 }
 
@@ -189,17 +233,11 @@ static bool
 claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now,
 	  bool careful)
 {
-	int			capacity = pm_batch_size;
-	PmBatch    *batch;
-	PmBatch    *aside;
+	PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane->lane,
+										deferred, pm_batch_size);
+	PmBatch    *aside = pm_batch_create(CurrentMemoryContext, lane->lane,
+										deferred, pm_batch_size * 2);
 	PmJob	   *job;
-
-	if (deferred)
-		capacity += lane->deferred_in_flight;
-	batch = pm_batch_create(CurrentMemoryContext, lane->lane, deferred,
-							capacity);
-	aside = pm_batch_create(CurrentMemoryContext, lane->lane, deferred,
-							capacity * 2);
 
 	pm_undo_note_lane(lane);
 	if (deferred)
@@ -207,7 +245,7 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now,
 	else
 		read_lane(channel, lane, batch, aside, now);
 	if (aside->nmessages > 0)
-		pm_batch_store(aside, now, careful);
+		store_aside(aside, lane, now, careful);
 	if (batch->nmessages == 0)
 	{
 		MemoryContextDelete(batch->context);
@@ -293,12 +331,24 @@ count_answered(void)
 	}
 }
 
+/*
+ * Whether there is room for another request body.  Where there is none, the end
+ * of a request makes some.
+ */
+bool
+pm_claim_has_room(void)
+{
+	return pm_jobs_bytes() < ALL_BODIES;
+}
+
 /* Whether any channel may have something to claim. */
 bool
 pm_claim_wanted(TimestampTz now)
 {
 	int			i;
 
+	if (!pm_claim_has_room())
+		return false;
 	for (i = 0; i < pm_channel_count(); i++)
 		if (pm_channel_ready(pm_channel(i), now) &&
 			pm_channel_has_work(pm_channel(i), now))
@@ -326,7 +376,7 @@ pm_claim(TimestampTz now, TimestampTz until, bool careful)
 	pm_queue_keep_out_cancels();
 	for (i = 0; i < n; i++)
 	{
-		if (pm_jobs_bytes() >= ALL_BODIES ||
+		if (!pm_claim_has_room() ||
 			(pm_undo_njobs() > 0 && GetCurrentTimestamp() >= until))
 			break;
 		claim_channel(pm_channel((next_channel + i) % n), now, until, careful);

@@ -101,7 +101,8 @@ turn_body(void *arg)
 
 /*
  * Nothing of the turn's transaction happened.  If it was for a lock that
- * somebody has, it is tried again soon.
+ * somebody has, it is tried again soon; whoever keeps it for longer may have a
+ * row of one connector, and must not hold up the others.
  */
 static void
 turn_failed(int sqlstate)
@@ -113,7 +114,7 @@ turn_failed(int sqlstate)
 	delay = locked ? LOCKED_DELAY : pm_failure_delay(failures);
 	retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 	pm_undo_failed();
-	pm_store_failed(locked);
+	pm_store_failed(locked && failures == 1);
 }
 
 /* The turn's transaction, and what follows from how it ended. */
@@ -201,7 +202,11 @@ next_turn(TimestampTz now)
 	}
 	for (i = 0; i < pm_channel_count(); i++)
 	{
-		next = Min(next, pm_channel_next(pm_channel(i), now));
+		TimestampTz at = pm_channel_next(pm_channel(i), now);
+
+		/* What it could do now was done, or has to wait for a request */
+		if (at > now || pm_claim_has_room())
+			next = Min(next, at);
 		if (pm_channel(i)->trouble_dirty)
 			next = now;
 	}

@@ -68,6 +68,7 @@ extern void pm_scan_active(void);
 extern TimestampTz pm_scan_next(void);
 
 /* Claiming (claim.c) */
+extern bool pm_claim_has_room(void);
 extern bool pm_claim_wanted(TimestampTz now);
 extern void pm_claim(TimestampTz now, TimestampTz until, bool careful);
 
@@ -75,7 +76,7 @@ extern void pm_claim(TimestampTz now, TimestampTz until, bool careful);
 extern bool pm_store_wanted(TimestampTz now);
 extern void pm_store(TimestampTz now, TimestampTz until, bool careful);
 extern bool pm_store_committed(void);
-extern void pm_store_failed(bool locked);
+extern void pm_store_failed(bool together);
 extern void pm_store_again(PmJob *job, TimestampTz now);
 
 /* By the clock (housekeeping.c) */
@@ -117,6 +118,7 @@ extern PmJob *pm_job_create(PmChannel *channel, PmBatch *batch,
 extern void pm_job_remember(PmJob *job);
 extern void pm_job_drop(PmJob *job);
 extern void pm_job_doubt(PmJob *job);
+extern void pm_job_returned(PmJob *job, const PmMessage *m);
 extern void pm_job_settle(PmJob *job);
 extern bool pm_in_flight(int64 id);
 extern dlist_head *pm_jobs(void);

@@ -52,7 +52,7 @@ pm_doubt_load(PmIntent *intents, int nintents)
 
 		if (channel == NULL)
 			continue;
-		batch = pm_batch_create(TopMemoryContext, intent->lane,
+		batch = pm_batch_create(CurrentMemoryContext, intent->lane,
 								intent->deferred, intent->nids);
 		batch->uuid = intent->uuid;
 		pm_format_uuid(&batch->uuid, batch->uuid_text);

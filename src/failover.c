@@ -74,12 +74,12 @@ pm_failover_ask(PmChannel *channel, TimestampTz now)
 	char	   *token;
 
 	if (!channel->recent_wanted || channel->recent_asked ||
-		channel->recent_at > now)
+		channel->recent_at > now || channel->state != PM_OPEN)
 		return;
 	token = pm_channel_token(channel);
 	if (token == NULL)
 	{
-		channel->recent_at = TimestampTzPlusMilliseconds(now, SEARCH_DELAY);
+		pm_channel_no_token(channel);
 		return;
 	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
@@ -159,6 +159,12 @@ pm_failover_found(PmChannel *channel, PmHttpRequest *request)
 	taken = pm_api_read_search(&result, &verdict, &total, &nread, &page.found,
 							   &page.nfound);
 	pm_http_release(request);
+	if (taken)
+		pm_channel_succeeded(channel);
+	else if (verdict.outcome == PM_MISCONFIGURED)
+		pm_channel_block(channel, &verdict);
+	else
+		pm_channel_back_off(channel, &verdict);
 	if (taken && page.nfound > 0)
 	{
 		page.ids = palloc(sizeof(int64) * page.nfound);

@@ -90,9 +90,6 @@ pm_job_remember(PmJob *job)
 	}
 	for (i = 0; i < job->batch->nmessages; i++)
 		hash_search(in_flight, &job->batch->messages[i].id, HASH_ENTER, NULL);
-	if (job->batch->deferred)
-		pm_channel_lane(job->channel, job->batch->lane)->deferred_in_flight +=
-			job->batch->nmessages;
 	dlist_push_tail(&jobs, &job->node);
 }
 
@@ -119,9 +116,6 @@ pm_job_drop(PmJob *job)
 	release_request(job);
 	for (i = 0; i < job->batch->nmessages; i++)
 		hash_search(in_flight, &job->batch->messages[i].id, HASH_REMOVE, NULL);
-	if (job->batch->deferred)
-		pm_channel_lane(job->channel, job->batch->lane)->deferred_in_flight -=
-			job->batch->nmessages;
 	dlist_delete(&job->node);
 	MemoryContextDelete(job->context);
 }
@@ -138,6 +132,22 @@ pm_job_doubt(PmJob *job)
 }
 
 /*
+ * That one of the job's messages is back in a table, or deferred, is committed:
+ * see that it is found there.
+ */
+void
+pm_job_returned(PmJob *job, const PmMessage *m)
+{
+	PmLane	   *lane = pm_channel_lane(job->channel, job->batch->lane);
+
+	if (m->disposal == PM_DEFER ||
+		(m->disposal == PM_RELEASE && job->batch->deferred))
+		lane->due = DT_NOBEGIN;
+	else if (m->disposal == PM_RELEASE)
+		pm_ranges_add(&lane->late, m->id, m->id);
+}
+
+/*
  * What the tables say of the batch now is what its messages' disposals say:
  * let go of all but those in doubt, and see that the others are found where
  * they are.
@@ -146,7 +156,6 @@ void
 pm_job_settle(PmJob *job)
 {
 	PmBatch    *batch = job->batch;
-	PmLane	   *lane = pm_channel_lane(job->channel, batch->lane);
 	int			kept = 0;
 	int			i;
 
@@ -160,12 +169,7 @@ pm_job_settle(PmJob *job)
 			continue;
 		}
 		hash_search(in_flight, &m->id, HASH_REMOVE, NULL);
-		if (batch->deferred)
-			lane->deferred_in_flight--;
-		if (m->disposal == PM_DEFER || (m->disposal == PM_RELEASE && batch->deferred))
-			lane->due = DT_NOBEGIN;
-		else if (m->disposal == PM_RELEASE)
-			pm_ranges_add(&lane->late, m->id, m->id);
+		pm_job_returned(job, m);
 	}
 	batch->nmessages = kept;
 	if (kept == 0)
@@ -209,6 +213,10 @@ build_body(PmJob *job)
 			pm_api_batch_add(&job->body, job->channel->connector, &api);
 		}
 		pm_api_batch_end(&job->body);
+
+		/* It has grown by doubling */
+		job->body.data = repalloc(job->body.data, job->body.len + 1);
+		job->body.maxlen = job->body.len + 1;
 	}
 	PG_CATCH();
 	{

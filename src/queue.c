@@ -69,8 +69,9 @@ static PmStatement read_queue = {
 static PmStatement read_deferred = {
 	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
 	" error_code, last_error FROM @.postmark_deferred"
-	" WHERE lane = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3",
-	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
+	" WHERE lane = $1 AND due_at <= $2 AND (due_at, id) > ($3, $4)"
+	" ORDER BY due_at, id LIMIT $5",
+	5, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID}
 };
 static PmStatement read_queue_ids = {
 	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
@@ -192,6 +193,14 @@ static PmStatement set_timeline = {
 	"UPDATE @.postmark_instance SET timeline = $1", 1, {INT4OID}
 };
 
+static int64
+int8_column(HeapTuple tuple, TupleDesc desc, int column)
+{
+	bool		isnull;
+
+	return DatumGetInt64(SPI_getbinval(tuple, desc, column, &isnull));
+}
+
 static TimestampTz
 time_column(HeapTuple tuple, TupleDesc desc, int column)
 {
@@ -246,11 +255,18 @@ read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
 
 /*
  * Append the rows of a query to a batch, through a cursor, until "limit" were
- * read or they have "max_size" bytes.  Returns whether there are no more.
+ * read or they have "max_size" bytes.
+ *
+ * passed_over: whether a message is to be left out, by its id, or NULL; such
+ *				ones count neither for the limit nor for the size
+ * position:	becomes that of the last row that was looked at, or NULL
+ *
+ * Returns whether there are no more.
  */
 static bool
-read_messages(PmBatch *batch, PmStatement *query, Datum *values, int limit,
-			  Size max_size)
+read_messages(PmBatch *batch, PmStatement *query, Datum *values,
+			  bool (*passed_over) (int64 id), PmDeferredPosition *position,
+			  int limit, Size max_size)
 {
 	Portal		portal;
 	int			nread = 0;
@@ -260,6 +276,7 @@ read_messages(PmBatch *batch, PmStatement *query, Datum *values, int limit,
 	portal = SPI_cursor_open(NULL, pm_plan(query), values, NULL, false);
 	while (nread < limit && size < max_size && !exhausted)
 	{
+		TupleDesc	desc;
 		int			want;
 		uint64		i;
 
@@ -269,12 +286,22 @@ read_messages(PmBatch *batch, PmStatement *query, Datum *values, int limit,
 			want = Min(limit - nread,
 					   Max((max_size - size) / Max(size / nread, 1), 1));
 		SPI_cursor_fetch(portal, true, want);
+		desc = SPI_tuptable->tupdesc;
 		for (i = 0; i < SPI_processed && size < max_size; i++)
 		{
-			PmMessage  *message = &batch->messages[batch->nmessages++];
+			HeapTuple	row = SPI_tuptable->vals[i];
+			PmMessage  *message = &batch->messages[batch->nmessages];
+			int64		id = int8_column(row, desc, COL_ID + 1);
 
-			read_message(batch, message, SPI_tuptable->vals[i],
-						 SPI_tuptable->tupdesc);
+			if (position)
+			{
+				position->due_at = time_column(row, desc, COL_DUE_AT + 1);
+				position->id = id;
+			}
+			if (passed_over && passed_over(id))
+				continue;
+			read_message(batch, message, row, desc);
+			batch->nmessages++;
 			size += message->size;
 			nread++;
 		}
@@ -300,19 +327,28 @@ pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
 	values[1] = Int64GetDatum(above);
 	values[2] = Int64GetDatum(upto);
 	values[3] = Int64GetDatum(limit);
-	return read_messages(batch, &read_queue, values, limit, max_size);
+	return read_messages(batch, &read_queue, values, NULL, NULL, limit,
+						 max_size);
 }
 
-/* The same for deferred messages of the lane that were due at "due". */
+/*
+ * The same for deferred messages of the lane that were due at "due", in that
+ * order, from behind "position" on, which is moved.  Those that "passed_over" is
+ * true of are left out.
+ */
 bool
-pm_deferred_read(PmBatch *batch, TimestampTz due, int limit, Size max_size)
+pm_deferred_read(PmBatch *batch, TimestampTz due, PmDeferredPosition *position,
+				 bool (*passed_over) (int64 id), int limit, Size max_size)
 {
-	Datum		values[3];
+	Datum		values[5];
 
 	values[0] = Int32GetDatum(batch->lane);
 	values[1] = TimestampTzGetDatum(due);
-	values[2] = Int64GetDatum(limit);
-	return read_messages(batch, &read_deferred, values, limit, max_size);
+	values[2] = TimestampTzGetDatum(position->due_at);
+	values[3] = Int64GetDatum(position->id);
+	values[4] = Int64GetDatum(PG_INT64_MAX);
+	return read_messages(batch, &read_deferred, values, passed_over, position,
+						 limit, max_size);
 }
 
 static Datum
@@ -340,7 +376,7 @@ pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids)
 	values[0] = Int32GetDatum(batch->lane);
 	values[1] = int8_array(ids, nids);
 	read_messages(batch, batch->deferred ? &read_deferred_ids : &read_queue_ids,
-				  values, nids, MaxAllocSize);
+				  values, NULL, NULL, nids, MaxAllocSize);
 }
 
 /* Of pointers to item pointers */
@@ -424,10 +460,8 @@ pm_queue_lock(PmBatch *batch, int first)
 	pm_execute(query, values, NULL, 0);
 	for (row = 0; row < SPI_processed; row++)
 	{
-		bool		isnull;
-		int64		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row],
-													 SPI_tuptable->tupdesc, 1,
-													 &isnull));
+		int64		id = int8_column(SPI_tuptable->vals[row],
+									 SPI_tuptable->tupdesc, 1);
 
 		/* They mostly come in the order that we have them in */
 		for (i = expected; i < batch->nmessages; i++)
@@ -507,7 +541,7 @@ pm_queue_expired(PmBatch *batch, TimestampTz now, int limit, TimestampTz *next)
 	values[2] = Int64GetDatum(limit);
 	if (!read_messages(batch,
 					   batch->deferred ? &expired_deferred : &expired_queue,
-					   values, limit, MaxAllocSize))
+					   values, NULL, NULL, limit, MaxAllocSize))
 		return true;
 
 	pm_execute(batch->deferred ? &expiry_deferred : &expiry_queue, values, NULL, 1);
@@ -660,10 +694,8 @@ delete_gone(PmBatch *batch, bool careful)
 		pm_execute(&delete_queue_tids, values, NULL, 0);
 		for (row = 0; row < SPI_processed; row++)
 		{
-			bool		isnull;
-			int64		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row],
-														 SPI_tuptable->tupdesc,
-														 1, &isnull));
+			int64		id = int8_column(SPI_tuptable->vals[row],
+										 SPI_tuptable->tupdesc, 1);
 
 			/* They mostly come in the order that we have them in */
 			if (expected == n || ids[expected] != id)

@@ -33,10 +33,19 @@ typedef struct PmIntent
 	int64	   *ids;
 } PmIntent;
 
+/* Where reading deferred messages goes on: behind this one */
+typedef struct PmDeferredPosition
+{
+	TimestampTz due_at;			/* DT_NOBEGIN: from the first one on */
+	int64		id;
+} PmDeferredPosition;
+
 /* Reading */
 extern bool pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
 						  Size max_size);
-extern bool pm_deferred_read(PmBatch *batch, TimestampTz due, int limit,
+extern bool pm_deferred_read(PmBatch *batch, TimestampTz due,
+							 PmDeferredPosition *position,
+							 bool (*passed_over) (int64 id), int limit,
 							 Size max_size);
 extern void pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids);
 extern void pm_cancel_locktag(LOCKTAG *tag);

@@ -84,6 +84,11 @@ take_over(void)
 {
 	PmIntent   *intents;
 	int			nintents = pm_read_intents(&intents);
+	dlist_mutable_iter iter;
+
+	/* Nothing was claimed yet: these are of a try that failed half-way */
+	dlist_foreach_modify(iter, pm_jobs())
+		pm_job_drop(dlist_container(PmJob, node, iter.cur));
 
 	pm_trouble_clear_all();
 	pm_doubt_load(intents, nintents);

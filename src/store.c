@@ -20,6 +20,12 @@
 #include "delivery.h"
 #include "queue_space.h"
 
+/*
+ * When somebody has a row or a table locked that an outcome needs, try it again
+ * after, ms.  Each try may take lock_timeout.
+ */
+#define LOCKED_DELAY		500
+
 /* Replace a refused batch by its halves, each with an intent of its own. */
 static void
 split(PmJob *job, TimestampTz now, bool careful)
@@ -115,6 +121,8 @@ store_alone(PmJob *job)
 	PmBatch    *batch = job->batch;
 	PmDisposal *wanted;
 	int			sqlstate;
+	bool		locked;
+	long		delay;
 	bool		complete = true;
 	int			i;
 
@@ -132,11 +140,11 @@ store_alone(PmJob *job)
 	}
 	if (job->store_failures++ == 0)
 		job->channel->unstored++;
-	job->act_at =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									pm_failure_delay(job->store_failures));
+	locked = (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE);
+	delay = locked ? LOCKED_DELAY : pm_failure_delay(job->store_failures);
+	job->act_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 	job->by_row = true;
-	if (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
+	if (locked)
 		return;
 
 	wanted = MemoryContextAlloc(job->context,
@@ -149,19 +157,22 @@ store_alone(PmJob *job)
 	}
 	for (i = 0; i < batch->nmessages; i++)
 	{
+		PmMessage  *m = &batch->messages[i];
+
 		if (wanted[i] == PM_STORED || wanted[i] == PM_KEEP)
 			continue;
-		batch->messages[i].disposal = wanted[i];
-		if (pm_run_transaction("store the result of a message", store_one_body,
-							   job, &sqlstate))
-			wanted[i] = PM_STORED;
-		else
+		m->disposal = wanted[i];
+		if (!pm_run_transaction("store the result of a message", store_one_body,
+								job, &sqlstate))
 		{
-			batch->messages[i].disposal = PM_KEEP;
+			m->disposal = PM_KEEP;
 			complete = false;
+			continue;
 		}
-		if (wanted[i] == PM_STORED)
-			batch->messages[i].disposal = PM_STORED;
+		if (m->disposal == PM_FINISH)
+			pm_house_finished(m);
+		pm_job_returned(job, m);
+		m->disposal = wanted[i] = PM_STORED;
 	}
 	for (i = 0; i < batch->nmessages; i++)
 		batch->messages[i].disposal = wanted[i];
@@ -280,12 +291,11 @@ pm_store_committed(void)
 }
 
 /*
- * That transaction has failed, of which nothing is left.  If it was for a lock
- * that somebody has, the next one may do; else its outcomes are stored one by
- * one.
+ * That transaction has failed, of which nothing is left.  Its outcomes are
+ * stored one by one, unless "together": then the next one may do.
  */
 void
-pm_store_failed(bool locked)
+pm_store_failed(bool together)
 {
 	dlist_mutable_iter iter;
 
@@ -295,7 +305,7 @@ pm_store_failed(bool locked)
 		bool		storing = job->storing;
 
 		job->storing = false;
-		if (storing && !locked)
+		if (storing && !together)
 			store_alone(job);
 	}
 }
