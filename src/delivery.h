@@ -15,6 +15,7 @@
 #include "lib/ilist.h"
 #include "queue.h"
 #include "shmem.h"
+#include "transaction.h"
 
 typedef enum PmJobState
 {

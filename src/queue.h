@@ -17,7 +17,6 @@
 #include "storage/lock.h"
 
 #include "batch.h"
-#include "transaction.h"
 
 /* Why a message is deferred whose usage type has no template */
 #define PM_NO_TEMPLATE_TEXT "There is no template for the usage type."

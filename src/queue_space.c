@@ -47,6 +47,7 @@
 #include "queue.h"
 #include "queue_space.h"
 #include "queue_vacuum.h"
+#include "transaction.h"
 
 /* Files smaller than this are left alone. */
 #define WORTH_GIVING_BACK	(16 * 1024 * 1024)
@@ -109,11 +110,9 @@ static PmStatement read_sequence = {
 static PmStatement published = {
 	"SELECT FROM pg_catalog.pg_publication p, pg_catalog.pg_publication_tables t,"
 	" pg_catalog.pg_class c, pg_catalog.pg_namespace n"
-	" WHERE p.pubtruncate AND t.pubname OPERATOR(pg_catalog.=) p.pubname"
-	" AND c.oid OPERATOR(pg_catalog.=) $1"
-	" AND n.oid OPERATOR(pg_catalog.=) c.relnamespace"
-	" AND t.schemaname OPERATOR(pg_catalog.=) n.nspname"
-	" AND t.tablename OPERATOR(pg_catalog.=) c.relname",
+	" WHERE p.pubtruncate AND t.pubname" PM_EQ "p.pubname"
+	" AND c.oid" PM_EQ "$1 AND n.oid" PM_EQ "c.relnamespace"
+	" AND t.schemaname" PM_EQ "n.nspname AND t.tablename" PM_EQ "c.relname",
 	1, {OIDOID}
 };
 static PmStatement any_above = {

@@ -40,8 +40,8 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
-#include "queue.h"
 #include "queue_vacuum.h"
+#include "transaction.h"
 #include "worker.h"
 
 /* Vacuum after so many bytes of messages were sent... */
