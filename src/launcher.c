@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 
 #include "guc.h"
+#include "process.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -217,16 +218,7 @@ start_worker(Database *db, TimestampTz now)
 
 	if (slot)
 	{
-		memset(&worker, 0, sizeof(worker));
-		worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-			BGWORKER_BACKEND_DATABASE_CONNECTION;
-		worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-		worker.bgw_restart_time = BGW_NEVER_RESTART;
-		strlcpy(worker.bgw_library_name, "postmark_connector", BGW_MAXLEN);
-		strlcpy(worker.bgw_function_name, "postmark_worker_main", BGW_MAXLEN);
-		snprintf(worker.bgw_name, BGW_MAXLEN,
-				 "postmark_connector worker for database %u", db->oid);
-		strlcpy(worker.bgw_type, "postmark_connector worker", BGW_MAXLEN);
+		pm_process_describe(&worker, "worker", db->oid);
 		worker.bgw_main_arg = Int32GetDatum((int32) (slot - pm_shared()->slots));
 		worker.bgw_notify_pid = MyProcPid;
 		started = RegisterDynamicBackgroundWorker(&worker, &db->handle);
@@ -386,14 +378,7 @@ pm_register_launcher(void)
 {
 	BackgroundWorker worker;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	pm_process_describe(&worker, "launcher", InvalidOid);
 	worker.bgw_restart_time = 1;
-	strlcpy(worker.bgw_library_name, "postmark_connector", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "postmark_launcher_main", BGW_MAXLEN);
-	strlcpy(worker.bgw_name, "postmark_connector launcher", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "postmark_connector launcher", BGW_MAXLEN);
 	RegisterBackgroundWorker(&worker);
 }

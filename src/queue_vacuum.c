@@ -40,6 +40,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "process.h"
 #include "queue_vacuum.h"
 #include "transaction.h"
 #include "worker.h"
@@ -119,16 +120,7 @@ start_process(void)
 	MemoryContext old;
 	bool		started;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "postmark_connector", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "postmark_vacuum_main", BGW_MAXLEN);
-	snprintf(worker.bgw_name, BGW_MAXLEN,
-			 "postmark_connector vacuum for database %u", MyDatabaseId);
-	strlcpy(worker.bgw_type, "postmark_connector vacuum", BGW_MAXLEN);
+	pm_process_describe(&worker, "vacuum", MyDatabaseId);
 	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
 	worker.bgw_notify_pid = MyProcPid;
 
