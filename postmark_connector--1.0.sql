@@ -136,8 +136,10 @@ COMMENT ON FUNCTION @extschema@.postmark_send(text, text, text, jsonb, text, tex
 
 -- Which database this is, to recognise a copy made by CREATE DATABASE ...
 -- TEMPLATE, and the timeline on which the worker last ran, to recognise a
--- failover.  One row.
+-- failover.  One row; it has a key so that a publication may hold the table,
+-- which is updated.
 CREATE TABLE @extschema@.postmark_instance (
+	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
 	database oid NOT NULL,
 	timeline integer
 );

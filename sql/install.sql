@@ -42,6 +42,10 @@ SELECT p.proname FROM pg_proc p JOIN test.objects o ON o.objid = p.oid WHERE p.p
 SELECT extrelocatable FROM pg_extension WHERE extname = 'postmark_connector';
 SELECT trusted FROM pg_available_extension_versions WHERE name = 'postmark_connector';
 
+-- a table without a primary key cannot be updated while a publication holds it
+SELECT o.name FROM pg_class c JOIN test.objects o ON o.objid = c.oid
+WHERE c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary);
+
 -- columns of the views
 SELECT c.relname, string_agg(a.attname, ', ' ORDER BY a.attnum)
 FROM pg_class c JOIN test.objects o ON o.objid = c.oid JOIN pg_attribute a ON a.attrelid = c.oid

@@ -110,6 +110,33 @@ $subscriber->sql('DROP SUBSCRIPTION everything');
 $primary->sql('DROP PUBLICATION everything');
 
 #
+# A publication of all tables, ours among them
+#
+
+$primary->sql('CREATE DATABASE published');
+$primary->sql('CREATE PUBLICATION everything FOR ALL TABLES', 'published');
+$primary->prepare_database('published');
+ok( $primary->poll_query_until(
+		'published', 'SELECT timeline IS NOT NULL FROM postmark_instance'),
+	'with a publication of all tables the worker stores its timeline');
+$primary->sql(
+	"SELECT postmark_enqueue('published\@t.example', 'Register', '000000')",
+	'published');
+ok($primary->wait_finished('published'), 'and sends');
+$primary->sql('CREATE DATABASE copied TEMPLATE published');
+ok( $primary->poll_query_until(
+		'copied', "SELECT state = 'copied' FROM postmark_status"),
+	'a copy is recognised');
+is( PostmarkExtra::error_of($primary, 'SELECT postmark_resume()',
+		database => 'copied')->{sqlstate},
+	'',
+	'postmark_resume works in it');
+ok( $primary->poll_query_until(
+		'copied', "SELECT state = 'running' FROM postmark_status"),
+	'and has it send');
+$primary->sql("DROP DATABASE $_") foreach qw(copied published);
+
+#
 # Promotion
 #
 
