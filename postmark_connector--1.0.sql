@@ -353,6 +353,29 @@ COMMENT ON TABLE @extschema@.postmark_attempts IS
 COMMENT ON COLUMN @extschema@.postmark_attempts.counter IS
 	'c and the first half of a code''s hmac, or a and half an HMAC of connector and address';
 
+-- All but the settings is each server's own.  A trigger for replicas only
+-- costs nobody else anything.
+CREATE FUNCTION @extschema@.postmark_not_replicated() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_not_replicated() IS
+	'keeps out what logical replication brings of another server''s messages';
+
+DO $$
+DECLARE
+	name text;
+BEGIN
+	FOREACH name IN ARRAY ARRAY['deferred', 'intents', 'history', 'trouble',
+		'instance', 'codes', 'sends', 'attempts']
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER postmark_not_replicated
+			BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.%1$I
+			FOR EACH ROW EXECUTE FUNCTION @extschema@.postmark_not_replicated();
+			ALTER TABLE @extschema@.%1$I ENABLE REPLICA TRIGGER postmark_not_replicated',
+			pg_catalog.concat('postmark_', name));
+	END LOOP;
+END
+$$;
+
 CREATE FUNCTION @extschema@.postmark_issue_code(email text, usage_type text,
 	payload jsonb DEFAULT NULL, locale text DEFAULT NULL,
 	connector text DEFAULT 'default')

@@ -153,7 +153,7 @@ check_send_limits(const PmCode *code, const PmSendLimits *limits)
 
 /*
  * Make a code or a token, and queue the mail that carries it.  Returns the
- * message's id.
+ * message's id, 0 in an apply worker, where there is nothing to be done.
  */
 static int64
 issue(const Request *request)
@@ -169,6 +169,10 @@ issue(const Request *request)
 	PmMessage	message;
 	PmCode		code;
 	int			ttl;
+
+	/* What another server issued, that server sends and checks. */
+	if (IsLogicalWorker())
+		return 0;
 
 	pm_check_message(request->email, request->usage_type, NULL,
 					 request->payload, request->locale);
@@ -342,8 +346,7 @@ postmark_issue_code_trigger(PG_FUNCTION_ARGS)
 					 errhint("After the email column and the usage type come name=value with the names payload, locale, connector.")));
 	}
 
-	/* What another server issued, that server sends and checks. */
-	if (request.email != NULL && !IsLogicalWorker())
+	if (request.email != NULL)
 		(void) issue(&request);
 	PM_SHOW_STATEMENT();
 	return PointerGetDatum(row);

@@ -215,11 +215,6 @@ postmark_queue_row(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("postmark_queue_row is the row trigger of postmark_queue only"),
 				 errhint("Use postmark_enqueue_trigger on tables of your own.")));
-	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("queued messages cannot be changed"),
-				 errhint("Use postmark_cancel and queue another message.")));
 
 	/* What another server queued, that server sends. */
 	if (IsLogicalWorker())
@@ -227,6 +222,11 @@ postmark_queue_row(PG_FUNCTION_ARGS)
 		PM_SHOW_STATEMENT();
 		return PointerGetDatum(NULL);
 	}
+	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("queued messages cannot be changed"),
+				 errhint("Use postmark_cancel and queue another message.")));
 
 	desc = RelationGetDescr(trigger->tg_relation);
 	values = palloc(sizeof(Datum) * desc->natts);
@@ -297,7 +297,7 @@ make_queue_row(void *arg, int i, Datum *values, bool *nulls)
  * m: email, usage_type, code, payload, locale, connector, expires_at (0: the
  *	  template's), no_track; checked here
  *
- * Returns the message's id, 0 if it is not queued (in an apply worker).
+ * Returns the message's id.
  */
 int64
 pm_enqueue(PmMessage *m)
@@ -308,8 +308,7 @@ pm_enqueue(PmMessage *m)
 	PreventCommandIfReadOnly("INSERT");
 	PreventCommandIfParallelMode("INSERT");
 	queue = table_open(pm_object(PM_QUEUE), RowExclusiveLock);
-	plain = !IsLogicalWorker() &&
-		pm_insert_is_plain(queue, QUEUE_COLUMNS, "postmark_queue_row");
+	plain = pm_insert_is_plain(queue, QUEUE_COLUMNS, "postmark_queue_row");
 	if (plain)
 	{
 		Admitted	admitted;
@@ -330,7 +329,7 @@ pm_enqueue(PmMessage *m)
  * send_after: NULL, or when to send it
  * expires_in: NULL for the template's, or how long it is good for
  *
- * Returns the message's id.
+ * Returns the message's id, 0 if it is not queued (in an apply worker).
  */
 static int64
 enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
@@ -339,6 +338,10 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 	TimestampTz from = now;
 	const PmConnector *connector;
 	const PmTemplate *template;
+
+	/* A row that was replicated was mailed where it comes from. */
+	if (IsLogicalWorker())
+		return 0;
 
 	if (send_after)
 	{

@@ -172,7 +172,7 @@ pm_queue_insert(const PmMessage *m)
 	nulls[7] = m->no_track ? ' ' : 'n';
 	pm_execute(&insert_queue, values, nulls, 0);
 
-	/* An apply worker's row is not queued, see postmark_queue_row. */
+	/* None if a trigger that the owner added keeps the row out. */
 	id = 0;
 	if (SPI_processed == 1)
 		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],

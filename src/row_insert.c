@@ -27,6 +27,21 @@
 /* Rows that are put into the table at once */
 #define ROWS_AT_ONCE	100
 
+/* Whether a trigger fires in this session. */
+static bool
+fires(const Trigger *trigger)
+{
+	switch (trigger->tgenabled)
+	{
+		case TRIGGER_FIRES_ON_ORIGIN:
+			return SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA;
+		case TRIGGER_FIRES_ON_REPLICA:
+			return SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA;
+		default:
+			return trigger->tgenabled == TRIGGER_FIRES_ALWAYS;
+	}
+}
+
 /*
  * Whether an INSERT into the table does nothing but put a row there.
  *
@@ -51,7 +66,7 @@ pm_insert_is_plain(Relation rel, int ncolumns, const char *row_trigger)
 	{
 		const Trigger *trigger = &rel->trigdesc->triggers[i];
 
-		if (!TRIGGER_FOR_INSERT(trigger->tgtype))
+		if (!TRIGGER_FOR_INSERT(trigger->tgtype) || !fires(trigger))
 			continue;
 		if (row_trigger == NULL || strcmp(trigger->tgname, row_trigger) != 0 ||
 			trigger->tgenabled != TRIGGER_FIRES_ALWAYS)

@@ -63,7 +63,8 @@ is(($sandbox->messages(recipient => 'tag@t.example'))[0]{Tag},
 	'changed', 'settings are replicated');
 
 #
-# A subscriber, of the queue and of a signup table with the same trigger
+# A subscriber, of all tables with messages and of a signup table with the same
+# triggers
 #
 
 my $signup = <<'SQL';
@@ -78,10 +79,50 @@ my $subscriber = PostmarkCluster->new(
 ok($subscriber->wait_worker, 'the subscriber has a worker of its own');
 $primary->sql($signup);
 $subscriber->sql($signup);
-# also a trigger that fires for replicated rows is not to queue a second mail
-$subscriber->sql('ALTER TABLE signup ENABLE ALWAYS TRIGGER mail');
-$primary->sql(
-	'CREATE PUBLICATION everything FOR TABLE postmark_queue, signup');
+
+# It has messages of its own, with ids that the publisher has given, too: sent
+# ones, later ones, and a code.
+$subscriber->enqueue(3, prefix => 'own');
+$subscriber->sql(<<'SQL');
+SELECT postmark_issue_code('both@t.example', 'SignIn');
+SELECT postmark_enqueue(format('later%s@t.example', i), 'Register', '000000',
+	send_after => now() + interval '1 day', expires_in => '1 hour')
+FROM generate_series(1, 20) i;
+SQL
+ok( $subscriber->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 4 FROM postmark_messages WHERE status = 'sent'"),
+	'it sends messages of its own');
+
+# And some in the queue; the README says what keeps replicated deletions out
+$subscriber->sql(<<'SQL');
+CREATE TRIGGER postmark_not_replicated BEFORE DELETE ON postmark_queue
+	FOR EACH ROW EXECUTE FUNCTION postmark_not_replicated();
+ALTER TABLE postmark_queue ENABLE REPLICA TRIGGER postmark_not_replicated;
+SELECT postmark_pause();
+SQL
+$subscriber->enqueue(20, prefix => 'kept');
+my $before = $subscriber->sql(
+	'SELECT id, email, status FROM postmark_messages ORDER BY id');
+
+# also triggers that fire for replicated rows are not to queue a second mail
+$subscriber->sql(<<'SQL');
+ALTER TABLE signup ENABLE ALWAYS TRIGGER mail;
+CREATE FUNCTION mail_more() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM public.postmark_enqueue(NEW.email, 'Register', '000000',
+		send_after => now() + interval '1 s');
+	PERFORM public.postmark_issue_code(NEW.email, 'SignIn');
+	PERFORM public.postmark_issue_token(NEW.email, 'SignIn', 'shop://{token}');
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER more AFTER INSERT ON signup FOR EACH ROW EXECUTE FUNCTION mail_more();
+ALTER TABLE signup ENABLE ALWAYS TRIGGER more;
+SQL
+my $tables = join ', ', map { "postmark_$_" }
+  qw(queue deferred intents history trouble instance codes sends attempts);
+$primary->sql("CREATE PUBLICATION everything FOR TABLE signup, $tables");
 $subscriber->sql("CREATE SUBSCRIPTION everything CONNECTION '"
 	  . $primary->connstr . ' dbname=postgres'
 	  . "' PUBLICATION everything");
@@ -90,22 +131,64 @@ $primary->sql(
 	"INSERT INTO signup SELECT i, 'signup' || i || '\@t.example', '000000' FROM generate_series(1, 5) i"
 );
 $primary->enqueue(5, prefix => 'logical');
+my $code_id =
+  $primary->sql("SELECT postmark_issue_code('both\@t.example', 'SignIn')");
+$primary->sql(<<'SQL');
+SELECT postmark_enqueue(format('deferred%s@t.example', i), 'Register', '000000',
+	send_after => now() + interval '500 ms')
+FROM generate_series(1, 10) i;
+SQL
+
+# A code that was tried and used up, a message that cannot be sent
+$sandbox->config(inactive_recipients => ['nobody@t.example']);
+$primary->sql(
+	"SELECT postmark_enqueue('nobody\@t.example', 'Register', '000000')");
+my $code;
+PostmarkCluster::until_true(
+	sub {
+		($code) = map { $_->{Request}{TemplateModel}{code} }
+		  grep { $_->{Metadata}{postmark_id} =~ /^$code_id-/ }
+		  $sandbox->messages(recipient => 'both@t.example', render => 0);
+	});
+is( $primary->sql(
+		"SELECT postmark_verify_code('both\@t.example', 'SignIn', '0000'),
+			postmark_verify_code('both\@t.example', 'SignIn', '$code')"),
+	'mismatch|verified',
+	'a code is used on the publisher');
+$primary->enqueue(40, prefix => 'many');
 ok($primary->wait_finished, 'the publisher sends');
 $primary->wait_for_catchup('everything');
 is($subscriber->sql('SELECT count(*) FROM signup'),
 	5, 'the subscriber has the rows');
-is( $subscriber->sql('SELECT count(*) FROM postmark_messages'), 0,
-	'and queued nothing');
+is( $subscriber->sql(
+		'SELECT id, email, status FROM postmark_messages ORDER BY id'),
+	$before,
+	'its messages are its own, all of them and no others');
+is( $subscriber->sql(
+		'SELECT count(*), min(address) FROM postmark_codes'),
+	'1|both@t.example',
+	'so are its codes');
+$subscriber->sql('SELECT postmark_resume()');
+ok( PostmarkCluster::until_true(
+		sub { 20 == grep { $_->[1] =~ /^kept/ } $sandbox->ids }),
+	'and once it may it sends them');
+is( $subscriber->sql(
+		"SELECT state, (SELECT count(*) FROM postmark_instance) FROM postmark_status"
+	),
+	'running|1',
+	'its worker runs');
 $subscriber->sql(
 	"SELECT postmark_enqueue('own\@t.example', 'Register', '000000')");
 ok( PostmarkCluster::until_true(
 		sub { scalar(() = $sandbox->messages(recipient => 'own@t.example')) }),
 	'what is queued on the subscriber itself is sent');
 is( scalar(
-		grep { $_->[1] =~ /^(?:signup|logical)/ && $_->[2] == 1 }
+		grep { $_->[1] =~ /^(?:signup|logical|deferred)/ && $_->[2] == 1 }
 		  $sandbox->ids),
-	10,
+	20,
 	'each replicated message was sent once, by the publisher');
+is( scalar(grep { $_->[1] =~ /^signup/ } $sandbox->ids),
+	5, 'and no other to these recipients');
 $subscriber->sql('DROP SUBSCRIPTION everything');
 $primary->sql('DROP PUBLICATION everything');
 
