@@ -49,6 +49,10 @@ CREATE TABLE @extschema@.postmark_secrets (
 COMMENT ON TABLE @extschema@.postmark_secrets IS
 	'tokens and keys; granted to nobody and not part of a dump';
 
+-- statistics would keep them after the row is gone
+ALTER TABLE @extschema@.postmark_secrets ALTER server_token SET STATISTICS 0,
+	ALTER webhook_secret SET STATISTICS 0, ALTER code_key SET STATISTICS 0;
+
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.postmark_settings', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.postmark_templates', '');
 
@@ -175,6 +179,8 @@ CREATE TABLE @extschema@.postmark_queue (
 	-- worker truncates the table when it is empty
 	vacuum_truncate = off, toast.vacuum_truncate = off
 );
+-- statistics would keep them after the message is finished
+ALTER TABLE @extschema@.postmark_queue ALTER code SET STATISTICS 0, ALTER payload SET STATISTICS 0;
 COMMENT ON TABLE @extschema@.postmark_queue IS
 	'messages to send now; INSERT email, usage_type and optionally code, payload, locale, connector, expires_at';
 COMMENT ON COLUMN @extschema@.postmark_queue.lane IS
@@ -212,6 +218,7 @@ CREATE TABLE @extschema@.postmark_deferred (
 	last_error text,
 	no_track boolean
 );
+ALTER TABLE @extschema@.postmark_deferred ALTER code SET STATISTICS 0, ALTER payload SET STATISTICS 0;
 CREATE INDEX postmark_deferred_due ON @extschema@.postmark_deferred (lane, due_at, id);
 COMMENT ON TABLE @extschema@.postmark_deferred IS
 	'messages to send at due_at';
@@ -249,6 +256,7 @@ CREATE TABLE @extschema@.postmark_history (
 	payload jsonb,
 	no_track boolean
 );
+ALTER TABLE @extschema@.postmark_history ALTER code SET STATISTICS 0, ALTER payload SET STATISTICS 0;
 CREATE INDEX postmark_history_finished ON @extschema@.postmark_history (connector, finished_at);
 CREATE INDEX postmark_history_content ON @extschema@.postmark_history (expires_at)
 	WHERE code IS NOT NULL OR payload IS NOT NULL;
@@ -316,6 +324,7 @@ CREATE TABLE @extschema@.postmark_codes (
 	expires_at timestamptz NOT NULL,
 	UNIQUE (connector, address, usage_type, token)
 );
+ALTER TABLE @extschema@.postmark_codes ALTER hmac SET STATISTICS 0;
 CREATE UNIQUE INDEX postmark_codes_token ON @extschema@.postmark_codes (hmac) WHERE token;
 CREATE INDEX postmark_codes_expires ON @extschema@.postmark_codes (expires_at);
 COMMENT ON TABLE @extschema@.postmark_codes IS

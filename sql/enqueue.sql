@@ -258,6 +258,9 @@ SELECT postmark_enqueue('one@example.com', 'Register', '493021') IS NOT NULL;
 SELECT test.attempt($$SELECT postmark_enqueue('one@example.com', 'Register', '493021')$$);
 COMMIT;
 DROP INDEX one_each;
+ALTER TABLE postmark_queue ALTER code SET NOT NULL;
+SELECT test.attempt($$SELECT postmark_enqueue('nocode@example.com', 'Register')$$);
+ALTER TABLE postmark_queue ALTER code DROP NOT NULL;
 SELECT postmark_flush();
 SELECT what, email FROM test.seen ORDER BY n;
 SELECT email, status FROM postmark_messages WHERE email ~ '^(seen|notseen|one)' ORDER BY id;
@@ -277,6 +280,11 @@ SELECT last_value + n, 'default', 'before@example.com', 'Register', 'sent', 1, n
 FROM postmark_message_id_seq, generate_series(2, 3) n;
 SELECT postmark_pause();
 SELECT count(postmark_enqueue(format('again%s@example.com', n), 'Register', '493021')) FROM generate_series(1, 5) n;
+-- what is secret is in no statistics
+ANALYZE postmark_queue, postmark_deferred, postmark_history, postmark_secrets, postmark_codes;
+SELECT tablename, attname FROM pg_stats WHERE tablename ~ '^postmark_'
+	AND attname IN ('code', 'payload', 'server_token', 'webhook_secret', 'code_key', 'hmac');
+SELECT count(*) FROM pg_stats WHERE tablename = 'postmark_queue' AND attname = 'email';
 SELECT postmark_resume();
 SELECT postmark_flush();
 SELECT email, status FROM postmark_messages WHERE email ~ '^(again|before)' ORDER BY id;

@@ -21,6 +21,7 @@
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "utils/rel.h"
 
 #include "row_insert.h"
 
@@ -77,10 +78,29 @@ pm_insert_is_plain(Relation rel, int ncolumns, const char *row_trigger)
 }
 
 /*
+ * An error if the row lacks a value that its owner asks for.  The row is not
+ * shown, as the server would: there is a code in it.
+ */
+static void
+check_not_null(Relation rel, const TupleTableSlot *slot)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			i;
+
+	for (i = 0; i < desc->natts; i++)
+		if (slot->tts_isnull[i] && TupleDescAttr(desc, i)->attnotnull)
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
+							NameStr(TupleDescAttr(desc, i)->attname),
+							RelationGetRelationName(rel)),
+					 errtablecol(rel, i + 1)));
+}
+
+/*
  * Insert "n" rows into a table that is open with RowExclusiveLock and of which
- * pm_insert_is_plain is true.  No column that must not be null is checked.
- * That the transaction may write is the caller's to see to.  A duplicate key is
- * an error.
+ * pm_insert_is_plain is true.  That the transaction may write is the caller's to
+ * see to.  A duplicate key is an error, and so is a null where none may be.
  */
 void
 pm_insert_rows(Relation rel, int n, PmMakeRow make, void *arg)
@@ -112,6 +132,7 @@ pm_insert_rows(Relation rel, int n, PmMakeRow make, void *arg)
 		for (i = 0; i < count; i++)
 		{
 			make(arg, from + i, slots[i]->tts_values, slots[i]->tts_isnull);
+			check_not_null(rel, slots[i]);
 			ExecStoreVirtualTuple(slots[i]);
 		}
 		table_multi_insert(rel, slots, count, command, 0, NULL);
