@@ -377,8 +377,10 @@ pm_channel_token(PmChannel *channel)
 {
 	if (channel->connector == NULL || channel->connector->invalid)
 		return NULL;
+
+	/* Somebody may have written one into the table that cannot be used */
 	if (channel->token)
-		return pstrdup(channel->token);
+		return pm_token_problem(channel->token) ? NULL : pstrdup(channel->token);
 	return pm_token_from_file(channel->name, true);
 }
 

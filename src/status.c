@@ -93,6 +93,17 @@ spi_text(MemoryContext context, int column)
 	return text ? MemoryContextStrdup(context, text) : NULL;
 }
 
+/* Why a connector without a usable token has none. */
+static char *
+explain_no_token(const char *name)
+{
+	const char *stored = pm_stored_token(name);
+	const char *problem = stored ? pm_token_problem(stored) : NULL;
+
+	return problem ? psprintf("the stored token %s", problem)
+		: pstrdup("token missing");
+}
+
 /*
  * Find out the state of a connector.  Strings are of the current memory
  * context.
@@ -157,7 +168,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	else if (invalid || token == NULL)
 	{
 		state->state = "unconfigured";
-		state->detail = invalid ? invalid : pstrdup("token missing");
+		state->detail = invalid ? invalid : explain_no_token(name);
 		state->hint = pstrdup(invalid ? "Use postmark_configure."
 							  : "Use postmark_set_token, or put the token into the token directory.");
 		state->flows = false;

@@ -163,6 +163,25 @@ ok(sent('queue', 5), 'and they themselves, as it was undone');
 PostmarkExtra::reload($node, batch_size => undef);
 
 #
+# A token that cannot be one
+#
+
+$node->sql(
+	q(UPDATE postmark_secrets SET server_token = E'not-a\ntoken' WHERE connector = 'other')
+);
+$node->enqueue(1, connector => 'other', prefix => 'token');
+$node->enqueue(3, prefix => 'others');
+ok(sent('others', 3), 'a connector\'s unusable token stops no other one');
+ok($node->wait_state('unconfigured', 'other'), 'the connector says so');
+is( $node->sql(
+		q(SELECT detail FROM postmark_status WHERE connector = 'other')),
+	'the stored token has spaces, control characters or non-ASCII characters',
+	'and what is wrong');
+$node->sql(
+	"SELECT postmark_set_token('$PostmarkCluster::TOKEN', 'other')");
+ok(sent('token', 1), 'and goes on with another one');
+
+#
 # A worker that cannot read the queue when it starts
 #
 
