@@ -140,6 +140,15 @@ list_databases(void)
 			hash_search(databases, &db->oid, HASH_REMOVE, NULL);
 }
 
+/* The extension was made or dropped in a database. */
+static void
+probe(Database *db)
+{
+	db->wanted = true;
+	db->changed = true;
+	db->start_at = 0;
+}
+
 /* Take over what sessions asked for. */
 static void
 take_probes(void)
@@ -147,24 +156,30 @@ take_probes(void)
 	PmShared   *shared = pm_shared();
 	Oid			probes[PM_MAX_PROBES];
 	int			nprobes;
+	bool		probe_all;
 	int			i;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	nprobes = shared->nprobes;
 	memcpy(probes, shared->probes, sizeof(probes));
+	probe_all = shared->probe_all;
+	if (shared->list_databases || nprobes > 0)
+		list_wanted = true;
+	shared->list_databases = false;
 	shared->nprobes = 0;
+	shared->probe_all = false;
 	LWLockRelease(shared->lock);
 
-	if (nprobes == 0)
-		return;
-	list_wanted = true;
 	for (i = 0; i < nprobes; i++)
+		probe(database_entry(probes[i]));
+	if (probe_all)
 	{
-		Database   *db = database_entry(probes[i]);
+		HASH_SEQ_STATUS seq;
+		Database   *db;
 
-		db->wanted = true;
-		db->changed = true;
-		db->start_at = 0;
+		hash_seq_init(&seq, databases);
+		while ((db = hash_seq_search(&seq)) != NULL)
+			probe(db);
 	}
 }
 
@@ -326,7 +341,6 @@ postmark_launcher_main(Datum arg)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	shared->launcher = MyProc;
 	shared->launcher_pid = MyProcPid;
-	shared->nprobes = -1;
 	for (i = 0; i < shared->nslots; i++)
 	{
 		pg_atomic_write_u32(&shared->slots[i].stop, 1);

@@ -58,7 +58,6 @@ startup_shmem(void)
 
 		memset(shared, 0, shared_size());
 		shared->lock = &(GetNamedLWLockTranche("postmark_connector"))->lock;
-		shared->nprobes = -1;
 		ConditionVariableInit(&shared->changed);
 		shared->nslots = max_worker_processes;
 		for (i = 0; i < shared->nslots; i++)

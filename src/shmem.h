@@ -20,7 +20,7 @@
 /* Databases that may be held free of workers at the same time. */
 #define PM_MAX_HOLDS 16
 
-/* Databases whose check was asked for before the launcher looked. */
+/* Databases to be looked at that the launcher can be told by name. */
 #define PM_MAX_PROBES 32
 
 /* How a worker ended; the launcher decides by it what to do next. */
@@ -68,8 +68,10 @@ typedef struct PmShared
 	PGPROC	   *launcher;
 	pid_t		launcher_pid;
 	bool		no_worker_slot; /* max_worker_processes is too low */
-	int			nprobes;		/* -1: look at all */
+	bool		list_databases; /* some were made, changed or dropped */
+	int			nprobes;		/* in these the extension was made or dropped */
 	Oid			probes[PM_MAX_PROBES];
+	bool		probe_all;		/* in more of them than there is room for */
 	PmHold		holds[PM_MAX_HOLDS];
 
 	ConditionVariable changed;	/* a worker attached or ended */

@@ -92,7 +92,10 @@ pm_resumed_add(int *resumed, int number)
 	*resumed = number;
 }
 
-/* Ask the launcher to look at a database, InvalidOid for all of them. */
+/*
+ * Ask the launcher to look into a database, InvalidOid: to see which databases
+ * there are.  The one does not stand for the other.
+ */
 static void
 wake_launcher_for(Oid database)
 {
@@ -101,10 +104,12 @@ wake_launcher_for(Oid database)
 	if (shared == NULL)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (!OidIsValid(database) || shared->nprobes == PM_MAX_PROBES)
-		shared->nprobes = -1;
-	else if (shared->nprobes >= 0)
+	if (!OidIsValid(database))
+		shared->list_databases = true;
+	else if (shared->nprobes < PM_MAX_PROBES)
 		shared->probes[shared->nprobes++] = database;
+	else
+		shared->probe_all = true;
 	if (shared->launcher)
 		SetLatch(&shared->launcher->procLatch);
 	LWLockRelease(shared->lock);
@@ -252,7 +257,7 @@ pm_wake_database(Oid database, uint32 reasons)
 	pm_slot_wake(slot, &wakeup);
 }
 
-/* Have the launcher look at all databases now. */
+/* Have the launcher see now which databases there are, and which are held. */
 void
 pm_wake_launcher(void)
 {

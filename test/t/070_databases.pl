@@ -93,6 +93,46 @@ $node->safe_psql('bare', 'BEGIN; CREATE EXTENSION postmark_connector; ROLLBACK')
 sends('second', 'a rolled-back CREATE EXTENSION disturbs nobody');
 is(workers('bare'), 0, 'and starts nothing');
 
+# The launcher is asked for several things before it looks: it forgets none of
+# them.  First too much else happens to databases, then in too many of them.
+$node->sql('CREATE DATABASE churn');
+foreach my $case (
+	[ 'CREATE DATABASE', sub { $node->sql('CREATE DATABASE newest') } ],
+	[
+		'many a CREATE EXTENSION',
+		sub {
+			$node->safe_psql('churn',
+				'CREATE EXTENSION postmark_connector; DROP EXTENSION postmark_connector;'
+				  x 17);
+		}
+	])
+{
+	my ($name, $before) = @$case;
+
+	$node->safe_psql('bare', 'CREATE EXTENSION postmark_connector');
+	$node->configure(database => 'bare');
+	ok($node->wait_worker('bare'), 'a database has the extension');
+	$node->safe_psql('bare', 'DROP EXTENSION postmark_connector');
+	ok( $node->poll_query_until(
+			'postgres',
+			"SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'bare' AND backend_type ~ 'postmark'"
+		),
+		'and no more');
+	$node->poll_query_until('postgres',
+		"SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE backend_type = 'postmark_connector launcher'"
+	);
+	my $launcher = $node->launcher_pid;
+	kill STOP => $launcher;
+	$before->();
+	$node->safe_psql('bare', 'CREATE EXTENSION postmark_connector');
+	kill CONT => $launcher;
+	$node->configure(database => 'bare');
+	ok($node->wait_worker('bare'),
+		"CREATE EXTENSION after $name, both before the launcher looked");
+	$node->safe_psql('bare', 'DROP EXTENSION postmark_connector');
+}
+$node->sql("DROP DATABASE $_") foreach qw(churn newest);
+
 # A worker that was killed
 my $pid = $node->worker_pid('second');
 $node->sql("SELECT pg_terminate_backend($pid, 5000)");
