@@ -356,6 +356,7 @@ CREATE TABLE @extschema@.postmark_attempts (
 	since timestamptz NOT NULL,
 	until timestamptz NOT NULL
 );
+ALTER TABLE @extschema@.postmark_attempts ALTER counter SET STATISTICS 0;
 CREATE INDEX postmark_attempts_until ON @extschema@.postmark_attempts (until);
 COMMENT ON TABLE @extschema@.postmark_attempts IS
 	'failed attempts by code and by address, stored by the worker behind the counters in shared memory';
