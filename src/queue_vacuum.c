@@ -46,7 +46,7 @@
 #include "worker.h"
 
 /* Vacuum after so many bytes of messages were sent... */
-#define VACUUM_AFTER		(64 * 1024 * 1024)
+#define VACUUM_AFTER		(128 * 1024 * 1024)
 
 /* ... or this part of the files, so that a large backlog is not read too often */
 #define VACUUM_PART			4
