@@ -181,7 +181,7 @@ foreach my $code (10, 400, 401, 405, 413, 1221, 1226, 1227, 1235, 1236)
 	is(column($email, 'status') . ' ' . column($email, 'attempts'),
 		'queued 0', "ErrorCode $code: the message is not failed for it");
 	$sandbox->clear_rules;
-	$node->configure();
+	$node->sql(q(SELECT postmark_resume()));
 	ok($node->wait_finished, "ErrorCode $code: the connector goes on");
 	is(column($email, 'status') . ' ' . accepted($email),
 		'sent 1', "ErrorCode $code: and sends the message once");
@@ -195,7 +195,7 @@ $node->sql("SELECT postmark_enqueue('$email', 'Register', '123456')");
 ok($node->wait_state('blocked'),
 	'ErrorCode 300 blocks the connector where it blames From');
 $sandbox->clear_rules;
-$node->configure();
+$node->sql(q(SELECT postmark_resume()));
 ok($node->wait_finished, 'and goes on');
 
 #
@@ -236,7 +236,7 @@ SQL
 
 	# End the backing off that the trouble began
 	$sandbox->clear_rules;
-	$node->configure();
+	$node->sql(q(SELECT postmark_resume()));
 	return $searches;
 }
 
@@ -313,7 +313,7 @@ foreach my $status (301, 302, 307, 308)
 	is(scalar($sandbox->requests(path => '/elsewhere*')),
 		0, "HTTP $status is not followed");
 	$sandbox->clear_rules($id);
-	$node->configure();
+	$node->sql(q(SELECT postmark_resume()));
 	ok($node->wait_finished, "HTTP $status: the connector goes on");
 	is(accepted($email), 1, "HTTP $status: and sends once");
 }

@@ -67,7 +67,7 @@ foreach my $case (
 	my $prefix = 'accepted' . ++$serial . '-';
 
 	# A connection to keep, and no backing off from before
-	$node->configure();
+	$node->sql(q(SELECT postmark_resume()));
 	$node->enqueue(1, prefix => "${prefix}first");
 	$node->wait_finished;
 
@@ -114,7 +114,7 @@ foreach my $case (
 	my ($name, $action) = @$case;
 	my $prefix = 'unaccepted' . ++$serial . '-';
 
-	$node->configure();
+	$node->sql(q(SELECT postmark_resume()));
 	my $since = last_request();
 	my $id = $sandbox->rule(path => '/email*', times => 1, action => $action);
 	$node->enqueue(20, prefix => $prefix);
@@ -130,7 +130,7 @@ $node->accounted('so far each message arrived once');
 # Some accepted, some not
 #
 
-$node->configure();
+$node->sql(q(SELECT postmark_resume()));
 my $since = last_request();
 $sandbox->rule(
 	recipient => 'partly7@t.example',
@@ -150,7 +150,7 @@ $sandbox->clear_rules;
 # Full requests, several at a time
 #
 
-$node->configure();
+$node->sql(q(SELECT postmark_resume()));
 $since = last_request();
 $sandbox->rule(
 	path => '/email*',
@@ -166,7 +166,7 @@ $sandbox->clear_rules;
 # The search fails, or lags
 #
 
-$node->configure();
+$node->sql(q(SELECT postmark_resume()));
 $since = last_request();
 $sandbox->rule(
 	path => '/email*',
@@ -183,7 +183,7 @@ is(scalar(sends($since)), 1, 'and nothing is sent again meanwhile');
 $sandbox->clear_rules;
 
 # Others are sent while some are in doubt
-$node->configure();
+$node->sql(q(SELECT postmark_resume()));
 $sandbox->rule(
 	recipient => 'doubtful1@t.example',
 	times => 1,
