@@ -269,6 +269,7 @@ read_messages(PmBatch *batch, PmStatement *query, Datum *values,
 			  int limit, Size max_size)
 {
 	Portal		portal;
+	int			want = Min(limit, FIRST_FETCH);
 	int			nread = 0;
 	Size		size = 0;
 	bool		exhausted = false;
@@ -277,12 +278,9 @@ read_messages(PmBatch *batch, PmStatement *query, Datum *values,
 	while (nread < limit && size < max_size && !exhausted)
 	{
 		TupleDesc	desc;
-		int			want;
 		uint64		i;
 
-		if (nread == 0)
-			want = Min(limit, FIRST_FETCH);
-		else
+		if (nread > 0)
 			want = Min(limit - nread,
 					   Max((max_size - size) / Max(size / nread, 1), 1));
 		SPI_cursor_fetch(portal, true, want);
@@ -307,6 +305,10 @@ read_messages(PmBatch *batch, PmStatement *query, Datum *values,
 		}
 		exhausted = (SPI_processed < want && i == SPI_processed);
 		SPI_freetuptable(SPI_tuptable);
+
+		/* Where all were left out there may be many of them */
+		if (nread == 0)
+			want = Min(limit, want * 2);
 	}
 	SPI_cursor_close(portal);
 	return exhausted;
@@ -403,10 +405,10 @@ pm_cancel_locktag(LOCKTAG *tag)
  * Keep postmark_cancel out until the end of the transaction, unless it is at
  * work already.  To be called before the messages are read.
  *
- * To lock every row is an eighth of what it costs to send it, and hardly ever
- * does anybody cancel at just that moment.  So there is one lock for all that
- * cancel, which they share; if we have it instead, nobody can cancel what we
- * read, and only rows that somebody else has locked are looked at one by one.
+ * To lock every row took 8 % of the worker's time, and hardly ever does anybody
+ * cancel at just that moment.  So there is one lock for all that cancel, which
+ * they share; if we have it instead, nobody can cancel what we read, and only
+ * rows that somebody else has locked are looked at one by one.
  */
 void
 pm_queue_keep_out_cancels(void)
