@@ -40,9 +40,6 @@
 /* When somebody has a message locked, try it again after, ms */
 #define ROW_LOCKED_DELAY	100
 
-/* A message that has no template is tried again after, ms */
-#define NO_TEMPLATE_DELAY	60000
-
 static int	next_channel;		/* who claims first */
 
 /* Move message "i" of the batch to the other one. */
@@ -107,7 +104,7 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 		if (template == NULL)
 		{
 			m->disposal = PM_DEFER;
-			m->retry_at = TimestampTzPlusMilliseconds(now, NO_TEMPLATE_DELAY);
+			m->retry_at = TimestampTzPlusMilliseconds(now, PM_NO_TEMPLATE_DELAY);
 			m->last_error = PM_NO_TEMPLATE_TEXT;
 			set_aside(batch, i, aside);
 			continue;

@@ -48,6 +48,12 @@ typedef struct PmJob
 } PmJob;
 
 /*
+ * A message whose template is missing, here or in Postmark, is tried again
+ * after, ms
+ */
+#define PM_NO_TEMPLATE_DELAY	60000
+
+/*
  * The files, from the one that calls to those that are called: none of them
  * uses what stands above it.
  */

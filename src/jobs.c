@@ -20,9 +20,6 @@
 #include "delivery.h"
 #include "guc.h"
 
-/* A message whose template Postmark does not know is tried again after, ms */
-#define NO_TEMPLATE_DELAY	60000
-
 /* A message that Postmark could not take just now, ms */
 #define RETRY_BASE			1000
 #define RETRY_CEILING		60000
@@ -322,7 +319,7 @@ apply_verdict(PmJob *job, PmMessage *m, const PmVerdict *verdict)
 			break;
 		case PM_NO_TEMPLATE:
 			m->disposal = PM_DEFER;
-			m->retry_at = TimestampTzPlusMilliseconds(now, NO_TEMPLATE_DELAY);
+			m->retry_at = TimestampTzPlusMilliseconds(now, PM_NO_TEMPLATE_DELAY);
 			break;
 		case PM_MISCONFIGURED:
 			m->disposal = PM_RELEASE;
