@@ -141,6 +141,7 @@ pm_vacuum_keep(TimestampTz now)
 {
 	pid_t		pid;
 	int			sqlstate;
+	bool		looked;
 
 	if (vacuum_process &&
 		GetBackgroundWorkerPid(vacuum_process, &pid) == BGWH_STOPPED)
@@ -151,11 +152,12 @@ pm_vacuum_keep(TimestampTz now)
 	if (vacuum_process || dead < enough || now < not_before)
 		return;
 
-	seen = true;
-	if (!pm_run_transaction("look at the queue's size", look_body, NULL,
-							&sqlstate) || seen)
+	looked = pm_run_transaction("look at the queue's size", look_body, NULL,
+								&sqlstate);
+	if (!looked || seen)
 	{
-		elog(DEBUG1, "the queue is not vacuumed: a snapshot may see what was in it");
+		if (looked)
+			elog(DEBUG1, "the queue is not vacuumed: a snapshot may see what was in it");
 		not_before = TimestampTzPlusMilliseconds(now, delay);
 		delay = Min(delay * 2, SNAPSHOT_CEILING);
 		return;
