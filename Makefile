@@ -11,13 +11,18 @@ EXTENSION = postmark_connector
 MODULE_big = postmark_connector
 PGFILEDESC = "postmark_connector - sends verification emails through Postmark"
 
+# Where the sources are: the build may be in another directory (VPATH), as that
+# of Debian's packages is.
+SOURCE := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
+
 # Every source under src/ belongs to the one library, so a new file needs no
 # line here. Sorted: the link order must not depend on the file system.
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
-DATA = $(sort $(wildcard postmark_connector--*.sql))
+SOURCES := $(sort $(wildcard $(SOURCE)/src/*.c $(SOURCE)/src/*/*.c))
+OBJS = $(patsubst $(SOURCE)/%.c,%.o,$(SOURCES))
+DATA = $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/postmark_connector--*.sql)))
 
 CURL_CONFIG ?= curl-config
-PG_CPPFLAGS = -Isrc $(shell $(CURL_CONFIG) --cflags)
+PG_CPPFLAGS = -I$(SOURCE)/src $(shell $(CURL_CONFIG) --cflags)
 SHLIB_LINK = $(shell $(CURL_CONFIG) --libs)
 
 # WERROR= lets a compiler newer than ours only warn. The three exceptions are
@@ -40,10 +45,10 @@ endif
 override with_llvm = no
 
 # := so that an empty list counts as not defined.
-REGRESS := $(sort $(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
-ISOLATION := $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
+REGRESS := $(sort $(patsubst $(SOURCE)/sql/%.sql,%,$(wildcard $(SOURCE)/sql/*.sql)))
+ISOLATION := $(sort $(patsubst $(SOURCE)/test/specs/%.spec,%,$(wildcard $(SOURCE)/test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test
-PROVE_TESTS := $(sort $(wildcard test/t/*.pl))
+PROVE_TESTS := $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/test/t/*.pl)))
 ifneq (,$(PROVE_TESTS))
 TAP_TESTS = 1
 endif
@@ -57,4 +62,11 @@ PROVE_FLAGS = -I test/t
 
 # PGXS knows no dependencies on headers. One coarse rule is always right, and
 # the whole library builds in seconds.
-$(OBJS): $(wildcard src/*.h) Makefile
+$(OBJS): $(wildcard $(SOURCE)/src/*.h $(SOURCE)/src/*/*.h) $(SOURCE)/Makefile
+
+# A build elsewhere needs the rooms there too. Absolute, since make would find
+# a relative directory in the source tree and be content.
+ROOMS := $(addprefix $(CURDIR)/,$(sort $(dir $(OBJS))))
+$(OBJS): | $(ROOMS)
+$(ROOMS):
+	mkdir -p $@

@@ -16,9 +16,9 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "guc.h"
-#include "shmem.h"
-#include "worker.h"
+#include "settings/guc.h"
+#include "shared/shmem.h"
+#include "worker/worker.h"
 
 PG_MODULE_MAGIC;
 

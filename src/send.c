@@ -24,10 +24,10 @@
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
 
-#include "api.h"
-#include "args.h"
-#include "errors.h"
-#include "message_check.h"
+#include "base/args.h"
+#include "base/errors.h"
+#include "postmark/api.h"
+#include "queue/message_check.h"
 
 #define TEST_USAGE_TYPE "Generic"
 #define TEST_CODE		"000000"

@@ -18,9 +18,9 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
-#include "catalog.h"
-#include "guc.h"
-#include "shmem.h"
+#include "base/catalog.h"
+#include "settings/guc.h"
+#include "shared/shmem.h"
 #include "status.h"
 
 PG_FUNCTION_INFO_V1(postmark_state);

@@ -10,7 +10,7 @@
 #ifndef PM_STATUS_H
 #define PM_STATUS_H
 
-#include "config.h"
+#include "settings/config.h"
 
 typedef struct PmState
 {

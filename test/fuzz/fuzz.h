@@ -12,7 +12,7 @@
 
 #include "postgres.h"
 
-#include "json.h"
+#include "postmark/json.h"
 
 /* Stop with a report unless this holds. */
 #define FUZZ_REQUIRE(condition) \

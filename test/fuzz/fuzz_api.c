@@ -19,8 +19,8 @@
 
 #include <ctype.h>
 
-#include "api.h"
-#include "text.h"
+#include "base/text.h"
+#include "postmark/api.h"
 
 /* Masked wherever an answer repeats it; the first inputs have it. */
 #define SECRET "inactive"

@@ -16,8 +16,8 @@
 
 #include <ctype.h>
 
-#include "text.h"
-#include "uuid_text.h"
+#include "base/text.h"
+#include "base/uuid_text.h"
 
 static const char letters_digits[] =
 "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";

@@ -21,7 +21,7 @@
 #include "fuzz.h"
 
 #include "mb/pg_wchar.h"
-#include "text.h"
+#include "base/text.h"
 #include "utils/memutils.h"
 
 /* In front of each piece of memory.  As malloc, it must keep the alignment. */

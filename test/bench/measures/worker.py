@@ -115,7 +115,7 @@ def measure_memory(bench):
 # ----------------------------------------------------------------------
 
 # The worker looks through the queue once more after work, this long after the
-# last time (RESCAN_DELAY in src/scan.c): that is still work. And
+# last time (RESCAN_DELAY in src/worker/scan.c): that is still work. And
 # PostgreSQL's bgwriter logs what is running, 15 s after the last WAL.
 SETTLE = 61
 QUIET = 5

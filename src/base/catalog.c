@@ -1,0 +1,385 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *		Where this database keeps the extension's objects, and acting as
+ *		their owner.
+ *
+ * The extension works in whatever schema CREATE EXTENSION chose, also after
+ * that schema was renamed, and under any search_path of the caller.  So its
+ * relations are found by OID through the extension itself; the result is
+ * cached in the session and dropped when one of the relations, or a schema,
+ * changes.  SQL text that names them is planned once and planned anew when the
+ * cache was dropped.
+ *
+ * src/base/catalog.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "base/catalog.h"
+
+static const char *const object_names[PM_OBJECTS] = {
+	[PM_SETTINGS] = "postmark_settings",
+	[PM_TEMPLATES] = "postmark_templates",
+	[PM_SECRETS] = "postmark_secrets",
+	[PM_QUEUE] = "postmark_queue",
+	[PM_DEFERRED] = "postmark_deferred",
+	[PM_INTENTS] = "postmark_intents",
+	[PM_HISTORY] = "postmark_history",
+	[PM_TROUBLE] = "postmark_trouble",
+	[PM_INSTANCE] = "postmark_instance",
+	[PM_CODES] = "postmark_codes",
+	[PM_SENDS] = "postmark_sends",
+	[PM_ATTEMPTS] = "postmark_attempts",
+	[PM_MESSAGE_ID_SEQ] = "postmark_message_id_seq",
+};
+
+/*
+ * What the session knows.  It is good if nothing was invalidated since the
+ * look-up began; generation changes when a look-up found something else.
+ */
+static struct
+{
+	uint64		invalidations;	/* so many have come */
+	uint64		seen;			/* so many had come, plus one, when it was
+								 * looked up */
+	uint64		generation;
+	Oid			objects[PM_OBJECTS];
+	Oid			owner;
+	char	   *schema;			/* quoted, in TopMemoryContext */
+}			known;
+
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	int			i;
+
+	if (!OidIsValid(relid))
+		known.invalidations++;
+	for (i = 0; i < PM_OBJECTS; i++)
+		if (known.objects[i] == relid)
+			known.invalidations++;
+}
+
+static void
+schema_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	known.invalidations++;
+}
+
+/* Schema of an extension, InvalidOid if it has just gone. */
+static Oid
+extension_schema(Oid extension)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			schema = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return schema;
+}
+
+/*
+ * Fill "known".  Where the extension is not there: an error, or false if
+ * missing_ok.
+ */
+static bool
+find_objects(bool missing_ok)
+{
+	static bool callbacks_registered = false;
+	Oid			extension;
+	Oid			schema;
+	HeapTuple	tuple;
+	const char *quoted;
+	Oid			objects[PM_OBJECTS];
+	uint64		seen;
+	bool		changed;
+	int			i;
+
+	if (known.seen == known.invalidations + 1)
+		return true;
+
+	if (!callbacks_registered)
+	{
+		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
+		callbacks_registered = true;
+	}
+
+	/* One that comes while we look counts: we may have seen the old state */
+	seen = known.invalidations + 1;
+	extension = pm_extension_oid();
+	schema = OidIsValid(extension) ? extension_schema(extension) : InvalidOid;
+	if (!OidIsValid(schema) && missing_ok)
+		return false;
+	if (!OidIsValid(schema))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" is not installed in this database",
+						PM_EXTENSION),
+				 errhint("Use CREATE EXTENSION %s.", PM_EXTENSION)));
+
+	for (i = 0; i < PM_OBJECTS; i++)
+	{
+		objects[i] = get_relname_relid(object_names[i], schema);
+		if (!OidIsValid(objects[i]) && missing_ok)
+			return false;
+		if (!OidIsValid(objects[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation \"%s\" of extension \"%s\" does not exist",
+							object_names[i], PM_EXTENSION),
+					 errhint("Drop the extension and create it again.")));
+	}
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(objects[PM_QUEUE]));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", objects[PM_QUEUE]);
+	known.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+
+	quoted = quote_identifier(get_namespace_name(schema));
+	changed = memcmp(known.objects, objects, sizeof(objects)) != 0;
+	if (known.schema == NULL || strcmp(known.schema, quoted) != 0)
+	{
+		char	   *copy = MemoryContextStrdup(TopMemoryContext, quoted);
+
+		if (known.schema)
+			pfree(known.schema);
+		known.schema = copy;
+		changed = true;
+	}
+	memcpy(known.objects, objects, sizeof(objects));
+	if (changed)
+		known.generation++;
+	known.seen = seen;
+	return true;
+}
+
+/* OID of the extension in this database, InvalidOid if it is not there. */
+Oid
+pm_extension_oid(void)
+{
+	return get_extension_oid(PM_EXTENSION, true);
+}
+
+/*
+ * Whether the extension is installed here with all its relations, so that what
+ * follows raises no error.
+ */
+bool
+pm_extension_present(void)
+{
+	return find_objects(true);
+}
+
+/*
+ * OID of one of the extension's relations.  Needs a transaction; error if the
+ * extension is not installed.
+ */
+Oid
+pm_object(PmObject which)
+{
+	(void) find_objects(false);
+	return known.objects[which];
+}
+
+/*
+ * The extension's schema, quoted where that is needed.  Good until the next
+ * catalog access.
+ */
+const char *
+pm_schema(void)
+{
+	(void) find_objects(false);
+	return known.schema;
+}
+
+/* Owner of the queue table, with whose rights everything is done. */
+Oid
+pm_owner(void)
+{
+	(void) find_objects(false);
+	return known.owner;
+}
+
+/* Changes whenever the objects are others, or in another schema. */
+uint64
+pm_catalog_generation(void)
+{
+	(void) find_objects(false);
+	return known.generation;
+}
+
+/*
+ * Changes, too, when anything else about the objects did: a trigger, the file
+ * that holds a table, statistics.
+ */
+uint64
+pm_catalog_changes(void)
+{
+	return known.invalidations;
+}
+
+/*
+ * Go on with the rights of the queue's owner, in a restricted context: what
+ * the owner attached to a table runs as the owner and cannot change the
+ * session.  An error in between needs no care, transaction abort restores the
+ * user.
+ */
+void
+pm_enter_owner(PmOwnerScope *scope)
+{
+	Oid			owner = pm_owner();
+
+	GetUserIdAndSecContext(&scope->save_user, &scope->save_context);
+	SetUserIdAndSecContext(owner,
+						   scope->save_context |
+						   SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+}
+
+/* Back to the rights that pm_enter_owner found. */
+void
+pm_leave_owner(const PmOwnerScope *scope)
+{
+	SetUserIdAndSecContext(scope->save_user, scope->save_context);
+}
+
+/*
+ * Go on with the rights of the queue's owner, and with SPI, for whose errors
+ * the same holds.
+ */
+void
+pm_connect_owner(PmOwnerScope *scope)
+{
+	pm_enter_owner(scope);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+}
+
+/* Back to what pm_connect_owner found. */
+void
+pm_disconnect_owner(const PmOwnerScope *scope)
+{
+	SPI_finish();
+	pm_leave_owner(scope);
+}
+
+/*
+ * The saved plan of a statement, made anew when the extension's objects moved.
+ * Needs SPI; errors as SPI_prepare.
+ */
+SPIPlanPtr
+pm_plan(PmStatement *statement)
+{
+	uint64		current = pm_catalog_generation();
+	StringInfoData text;
+	SPIPlanPtr	made;
+	const char *c;
+
+	if (statement->plan && statement->generation == current)
+		return statement->plan;
+
+	initStringInfo(&text);
+	for (c = statement->sql; *c; c++)
+	{
+		if (*c == '@')
+			appendStringInfoString(&text, known.schema);
+		else
+			appendStringInfoCharMacro(&text, *c);
+	}
+	made = SPI_prepare(text.data, statement->nargs, statement->types);
+	if (made == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", text.data,
+			 SPI_result_code_string(SPI_result));
+	SPI_keepplan(made);
+	pfree(text.data);
+
+	if (statement->plan)
+		SPI_freeplan(statement->plan);
+	statement->plan = made;
+	statement->generation = current;
+	return made;
+}
+
+static void
+raise_failure(const PmStatement *statement, int result)
+{
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", statement->sql,
+			 SPI_result_code_string(result));
+}
+
+/*
+ * Execute a statement with the transaction's own snapshot, for at most "limit"
+ * rows (0: all).  Returns SPI's result code; any that is an error is raised.
+ */
+int
+pm_execute(PmStatement *statement, Datum *values, const char *nulls,
+		   long limit)
+{
+	int			result = SPI_execute_plan(pm_plan(statement), values, nulls,
+										  false, limit);
+
+	raise_failure(statement, result);
+	return result;
+}
+
+/*
+ * Execute a statement whose arguments are not null under the given snapshot,
+ * for at most "limit" rows (0: all).  read_only: it sees nothing newer than
+ * the snapshot, not even what this transaction did since.  Errors are raised.
+ */
+void
+pm_execute_snapshot(PmStatement *statement, Datum *values, Snapshot snapshot,
+					bool read_only, long limit)
+{
+	raise_failure(statement,
+				  SPI_execute_snapshot(pm_plan(statement), values, NULL,
+									   snapshot, InvalidSnapshot, read_only,
+									   true, limit));
+}
+
+/*
+ * The same for all rows, under a snapshot of this moment also where the
+ * transaction's own is older, in which everything is that this transaction did
+ * before.
+ */
+void
+pm_execute_now(PmStatement *statement, Datum *values, bool read_only)
+{
+	Snapshot	snapshot;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	pm_execute_snapshot(statement, values, snapshot, read_only, 0);
+	UnregisterSnapshot(snapshot);
+}

@@ -1,0 +1,353 @@
+/*-------------------------------------------------------------------------
+ *
+ * code_issue.c
+ *		Codes and tokens: made and sent.
+ *
+ * A code is stored, and the mail that carries it queued, in the caller's
+ * transaction: both are there, or neither.  Whoever issues holds the lock on
+ * the address until then, so that there is one code of an address and usage
+ * type, and limits are kept by sessions that issue at the same time.
+ *
+ * src/codes/code_issue.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "replication/logicalworker.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "base/args.h"
+#include "base/errors.h"
+#include "base/text.h"
+#include "codes/code_store.h"
+#include "queue/enqueue.h"
+#include "queue/message_check.h"
+#include "queue/trigger_row.h"
+#include "settings/config.h"
+#include "shared/wake.h"
+
+#define LINK_MAX	2048		/* bytes */
+#define LINK_PLACE	"{token}"
+
+PG_FUNCTION_INFO_V1(postmark_issue_code);
+PG_FUNCTION_INFO_V1(postmark_issue_code_trigger);
+PG_FUNCTION_INFO_V1(postmark_issue_token);
+
+/* What is asked for when a code or a token is issued */
+typedef struct Request
+{
+	char	   *email;
+	char	   *usage_type;
+	char	   *locale;			/* or NULL */
+	char	   *connector;
+	Jsonb	   *payload;		/* or NULL */
+	char	   *link;			/* pattern; NULL: a code */
+} Request;
+
+/* Refuse a pattern that makes no link: PM003. */
+static void
+check_link(const char *link)
+{
+	const char *problem = NULL;
+	const char *scheme_end;
+	const unsigned char *c;
+
+	if (link == NULL)
+		problem = "It is null.";
+	else if (strlen(link) > LINK_MAX)
+		problem = "It has more than 2048 bytes.";
+	else if (strstr(link, LINK_PLACE) == NULL)
+		problem = "It has no {token} in it.";
+	else
+	{
+		scheme_end = strstr(link, "://");
+		if (scheme_end == NULL || scheme_end == link ||
+			strspn(link, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-") !=
+			scheme_end - link)
+			problem = "It does not begin with https:// or another scheme.";
+		for (c = (const unsigned char *) link; *c; c++)
+			if (*c <= 0x20 || *c == 0x7f)
+				problem = "It has spaces or control characters in it.";
+	}
+	if (problem)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("invalid link"),
+				 errdetail_internal("%s", problem),
+				 errhint("Give a pattern such as https://shop.example/verify?token={token}."),
+				 errhidestmt(true)));
+}
+
+/* The link: the pattern with the token in each place. */
+static char *
+make_link(const char *pattern, const char *token)
+{
+	StringInfoData link;
+	const char *place;
+
+	initStringInfo(&link);
+	while ((place = strstr(pattern, LINK_PLACE)) != NULL)
+	{
+		appendBinaryStringInfo(&link, pattern, place - pattern);
+		appendStringInfoString(&link, token);
+		pattern = place + strlen(LINK_PLACE);
+	}
+	appendStringInfoString(&link, pattern);
+	return link.data;
+}
+
+/* The payload with the member "link" set. */
+static Jsonb *
+add_link(Jsonb *payload, const char *link)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue	key;
+	JsonbValue	value;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	if (payload)
+	{
+		JsonbIterator *it = JsonbIteratorInit(&payload->root);
+		JsonbIteratorToken token;
+
+		(void) JsonbIteratorNext(&it, &value, true);
+		while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
+			pushJsonbValue(&state, token, &value);
+	}
+	key.type = jbvString;
+	key.val.string.val = "link";
+	key.val.string.len = strlen("link");
+	pushJsonbValue(&state, WJB_KEY, &key);
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, link);
+	value.val.string.len = strlen(link);
+	pushJsonbValue(&state, WJB_VALUE, &value);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* Refuse if the recipient has had enough: PM007. */
+static void
+check_send_limits(const PmCode *code, const PmSendLimits *limits)
+{
+	bool		resend;
+	int			wait = pm_send_wait(code->connector, code->address,
+									code->usage_type, limits,
+									code->created_at, &resend);
+
+	if (wait > 0)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_TOO_MANY),
+				 resend ? errmsg("the last message to this recipient was sent a moment ago") :
+				 errmsg("too many messages to this recipient"),
+				 errdetail_plural("The next one can be sent in %d second.",
+								  "The next one can be sent in %d seconds.",
+								  wait, wait),
+				 resend ? errhint("The connector's \"resendInterval\" says how long to wait.") :
+				 errhint("The connector's \"sendLimit\" and \"sendWindow\" say how many are allowed."),
+				 errhidestmt(true)));
+}
+
+/*
+ * Make a code or a token, and queue the mail that carries it.  Returns the
+ * message's id, 0 in an apply worker, where there is nothing to be done.
+ */
+static int64
+issue(const Request *request)
+{
+	unsigned char key[PM_CODE_KEY];
+	unsigned char address_name[PM_CODE_HMAC];
+	char		secret[PM_TOKEN_LENGTH + 1];
+	const PmConnector *connector;
+	const PmTemplate *template;
+	const char *refusal;
+	PmPolicy	policy;
+	PmSendLimits limits;
+	PmMessage	message;
+	PmCode		code;
+	int			ttl;
+
+	/* What another server issued, that server sends and checks. */
+	if (IsLogicalWorker())
+		return 0;
+
+	pm_check_message(request->email, request->usage_type, NULL,
+					 request->payload, request->locale);
+	if (request->connector == NULL)
+		pm_check_connector_name(NULL);
+	memset(&code, 0, sizeof(code));
+	code.connector = request->connector;
+	code.usage_type = request->usage_type;
+	code.email = request->email;
+	code.address = pstrdup(request->email);
+	code.token = request->link != NULL;
+	pm_fold_address(code.address);
+
+	connector = pm_connector(request->connector, false);
+	template = pm_require_template(connector, request->usage_type,
+								   request->locale);
+	policy = connector->policy;
+	refusal = pm_recipient_refusal(connector, code.address);
+	if (refusal)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("recipient is not allowed"),
+				 errdetail_internal("%s", refusal),
+				 errhint("The connector's \"recipientPolicy\" says who may be sent a code."),
+				 errhidestmt(true)));
+
+	/* A link may be good for days, where the template says so */
+	ttl = policy.code_ttl;
+	if (code.token && template->expires_in > 0)
+		ttl = template->expires_in;
+
+	(void) pm_code_key(code.connector, true, key);
+	pm_address_hmac(key, code.connector, code.address, address_name);
+	pm_code_lock(address_name);
+
+	code.created_at = GetCurrentTimestamp();
+	code.expires_at = code.created_at + ttl * USECS_PER_SEC;
+	limits.limit = policy.send_limit;
+	limits.window = policy.send_window;
+	limits.interval = policy.resend_interval;
+	check_send_limits(&code, &limits);
+
+	memset(&message, 0, sizeof(message));
+	message.email = request->email;
+	message.usage_type = request->usage_type;
+	message.locale = request->locale;
+	message.connector = request->connector;
+	message.payload = request->payload;
+	message.expires_at = code.expires_at;
+	if (code.token)
+	{
+		pm_make_token(secret);
+		message.payload = add_link(request->payload,
+								   make_link(request->link, secret));
+		message.no_track = true;
+	}
+	else
+	{
+		pm_make_code(secret, policy.code_length);
+		message.code = secret;
+	}
+	code.id = pm_enqueue(&message);
+
+	if (code.token)
+		pm_token_hmac(key, code.connector, code.usage_type, secret, code.hmac);
+	else
+		pm_code_hmac(key, &code, secret, code.hmac);
+	explicit_bzero(secret, sizeof(secret));
+	explicit_bzero(key, sizeof(key));
+	pm_code_put(&code);
+	pm_send_note(&code, &limits);
+	pm_note(PM_WAKE_CODES);
+	return code.id;
+}
+
+/*
+ * postmark_issue_code(email, usage_type, payload, locale, connector)
+ * returns bigint
+ *
+ * PM001 to PM003 as postmark_enqueue, PM003 for a recipient that the policy
+ * refuses, PM007 over a limit.
+ */
+Datum
+postmark_issue_code(PG_FUNCTION_ARGS)
+{
+	Request		request;
+	int64		id;
+
+	PM_HIDE_STATEMENT();
+
+	memset(&request, 0, sizeof(request));
+	request.email = pm_text_arg(fcinfo, 0);
+	request.usage_type = pm_text_arg(fcinfo, 1);
+	request.payload = pm_jsonb_arg(fcinfo, 2);
+	request.locale = pm_text_arg(fcinfo, 3);
+	request.connector = pm_text_arg(fcinfo, 4);
+	id = issue(&request);
+	PM_SHOW_STATEMENT();
+	PG_RETURN_INT64(id);
+}
+
+/*
+ * postmark_issue_token(email, usage_type, link, payload, locale, connector)
+ * returns bigint
+ */
+Datum
+postmark_issue_token(PG_FUNCTION_ARGS)
+{
+	Request		request;
+	int64		id;
+
+	PM_HIDE_STATEMENT();
+
+	memset(&request, 0, sizeof(request));
+	request.email = pm_text_arg(fcinfo, 0);
+	request.usage_type = pm_text_arg(fcinfo, 1);
+	request.link = pm_text_arg(fcinfo, 2);
+	request.payload = pm_jsonb_arg(fcinfo, 3);
+	request.locale = pm_text_arg(fcinfo, 4);
+	request.connector = pm_text_arg(fcinfo, 5);
+	check_link(request.link);
+	id = issue(&request);
+	PM_SHOW_STATEMENT();
+	PG_RETURN_INT64(id);
+}
+
+/*
+ * Trigger for a signup table: EXECUTE FUNCTION postmark_issue_code_trigger(
+ * email column, usage type [, name=value ...]) with the names payload, locale
+ * (columns) and connector (a value).
+ */
+Datum
+postmark_issue_code_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	row;
+	Request		request;
+	char	  **args;
+	int			nargs;
+	int			i;
+
+	PM_HIDE_STATEMENT();
+
+	row = pm_trigger_row(fcinfo, "postmark_issue_code_trigger",
+						 "Use CREATE TRIGGER ... AFTER INSERT ... FOR EACH ROW.",
+						 "Use EXECUTE FUNCTION postmark_issue_code_trigger('email column', 'usage type').");
+	args = trigger->tg_trigger->tgargs;
+	nargs = trigger->tg_trigger->tgnargs;
+
+	memset(&request, 0, sizeof(request));
+	request.email = pm_trigger_column(trigger, row, args[0]);
+	request.usage_type = args[1];
+	request.connector = pstrdup(PM_DEFAULT_CONNECTOR);
+	for (i = 2; i < nargs; i++)
+	{
+		char	   *value = strchr(args[i], '=');
+		char	   *name = value ? pnstrdup(args[i], value - args[i]) : "";
+
+		value = value ? value + 1 : NULL;
+		if (strcmp(name, "payload") == 0)
+			request.payload = pm_trigger_payload(trigger, row, value);
+		else if (strcmp(name, "locale") == 0)
+			request.locale = pm_trigger_column(trigger, row, value);
+		else if (strcmp(name, "connector") == 0)
+			request.connector = value;
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+					 errmsg("invalid argument \"%s\" of postmark_issue_code_trigger",
+							args[i]),
+					 errhint("After the email column and the usage type come name=value with the names payload, locale, connector.")));
+	}
+
+	if (request.email != NULL)
+		(void) issue(&request);
+	PM_SHOW_STATEMENT();
+	return PointerGetDatum(row);
+}

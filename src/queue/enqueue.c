@@ -1,0 +1,482 @@
+/*-------------------------------------------------------------------------
+ *
+ * enqueue.c
+ *		Putting messages into the queue: postmark_enqueue, the trigger for a
+ *		signup table, and the row trigger of the queue itself.
+ *
+ * A message is checked and completed in one place, the row trigger of
+ * postmark_queue, so that a plain INSERT, a bulk load and COPY behave like
+ * postmark_enqueue.  The trigger runs with the rights of whoever inserts: it
+ * needs none, since settings are read from a cache and the sequence is
+ * advanced from C.
+ *
+ * src/queue/enqueue.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "replication/logicalworker.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/args.h"
+#include "base/catalog.h"
+#include "base/errors.h"
+#include "queue/enqueue.h"
+#include "queue/message_check.h"
+#include "queue/queue.h"
+#include "queue/row_insert.h"
+#include "queue/trigger_row.h"
+#include "settings/config.h"
+#include "settings/guc.h"
+#include "shared/shmem.h"
+
+/* Columns of postmark_queue, as the install script makes them */
+enum
+{
+	COL_LANE,
+	COL_ID,
+	COL_CREATED_AT,
+	COL_EXPIRES_AT,
+	COL_EMAIL,
+	COL_USAGE_TYPE,
+	COL_CODE,
+	COL_PAYLOAD,
+	COL_LOCALE,
+	COL_CONNECTOR,
+	COL_NO_TRACK,
+	QUEUE_COLUMNS
+};
+
+/* Default time to live, seconds */
+#define EXPIRES_WITH_CODE		600
+#define EXPIRES_WITHOUT_CODE	86400
+
+PG_FUNCTION_INFO_V1(postmark_queue_row);
+PG_FUNCTION_INFO_V1(postmark_enqueue);
+PG_FUNCTION_INFO_V1(postmark_enqueue_trigger);
+
+/*
+ * Say once a session what keeps queued messages from being sent.  A worker
+ * that has not started yet is no reason.
+ */
+static void
+warn_if_stuck(const PmConnector *connector)
+{
+	static bool warned = false;
+	PmShared   *shared = pm_shared();
+
+	if (warned)
+		return;
+
+	if (shared == NULL)
+	{
+		warned = true;
+		ereport(WARNING,
+				(errmsg("messages are queued but not sent: postmark_connector is not preloaded"),
+				 errhint("Add postmark_connector to shared_preload_libraries and restart the server."),
+				 errhidestmt(true)));
+	}
+	else if (!pm_worker_enabled || shared->no_worker_slot)
+	{
+		if (pm_worker_pid(MyDatabaseId) != 0)
+			return;
+		warned = true;
+		ereport(WARNING,
+				(errmsg("messages are queued but not sent: this database has no worker"),
+				 pm_worker_enabled
+				 ? errhint("Raise max_worker_processes and restart the server.")
+				 : errhint("Set postmark_connector.worker to on."),
+				 errhidestmt(true)));
+	}
+	else
+	{
+		char	   *token = pm_connector_token(connector, true);
+
+		if (token == NULL)
+		{
+			warned = true;
+			ereport(WARNING,
+					(errmsg("messages are queued but not sent: connector \"%s\" has no server token",
+							connector->name),
+					 errhint("Use postmark_set_token."),
+					 errhidestmt(true)));
+		}
+		else
+			pfree(token);
+	}
+}
+
+/* When a message expires that says nothing of it. */
+static TimestampTz
+default_expiry(TimestampTz from, const PmTemplate *template, bool has_code)
+{
+	int			seconds = template->expires_in;
+
+	if (seconds == 0)
+		seconds = has_code ? EXPIRES_WITH_CODE : EXPIRES_WITHOUT_CODE;
+	return TimestampTzPlusMilliseconds(from, (int64) seconds * 1000);
+}
+
+static void
+check_time(TimestampTz when, const char *name)
+{
+	if (TIMESTAMP_NOT_FINITE(when))
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("%s must be finite", name),
+				 errhint("Give a point in time, or NULL for the default."),
+				 errhidestmt(true)));
+}
+
+static char *
+text_or_null(Datum value, bool isnull)
+{
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/*
+ * Check a message that is to be sent now, give it what it lacks, and note it
+ * for the worker.
+ *
+ * m:		   email, usage_type, code, payload, locale, connector (NULL: the
+ *			   default one) and expires_at; gets id, created_at, connector,
+ *			   expires_at
+ * has_expiry: whether it has an expires_at
+ *
+ * Returns its lane.
+ */
+static int32
+admit(PmMessage *m, bool has_expiry)
+{
+	static bool checked_stuck = false;
+	const PmConnector *connector;
+	const PmTemplate *template;
+	int32		lane;
+
+	pm_check_message(m->email, m->usage_type, m->code, m->payload, m->locale);
+	if (m->connector == NULL)
+		m->connector = PM_DEFAULT_CONNECTOR;
+	connector = pm_connector(m->connector, false);
+	template = pm_require_template(connector, m->usage_type, m->locale);
+
+	m->created_at = GetCurrentTimestamp();
+	if (!has_expiry)
+		m->expires_at = default_expiry(m->created_at, template,
+									   m->code != NULL);
+	else
+		check_time(m->expires_at, "expires_at");
+
+	if (!checked_stuck)
+	{
+		checked_stuck = true;
+		warn_if_stuck(connector);
+	}
+	lane = PM_LANE(connector->number, template->priority);
+	m->id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
+	pm_note_message(lane, m->id);
+	return lane;
+}
+
+/*
+ * Row trigger of postmark_queue: checks a message, gives it id, lane and times,
+ * and notes it for the worker.
+ */
+Datum
+postmark_queue_row(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	Datum	   *values;
+	bool	   *nulls;
+	PmMessage	m;
+	int32		lane;
+	HeapTuple	result;
+
+	PM_HIDE_STATEMENT();
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		RelationGetRelid(trigger->tg_relation) != pm_object(PM_QUEUE))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("postmark_queue_row is the row trigger of postmark_queue only"),
+				 errhint("Use postmark_enqueue_trigger on tables of your own.")));
+
+	/* What another server queued, that server sends. */
+	if (IsLogicalWorker())
+	{
+		PM_SHOW_STATEMENT();
+		return PointerGetDatum(NULL);
+	}
+	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("queued messages cannot be changed"),
+				 errhint("Use postmark_cancel and queue another message.")));
+
+	desc = RelationGetDescr(trigger->tg_relation);
+	values = palloc(sizeof(Datum) * desc->natts);
+	nulls = palloc(sizeof(bool) * desc->natts);
+	heap_deform_tuple(trigger->tg_trigtuple, desc, values, nulls);
+
+	m.email = text_or_null(values[COL_EMAIL], nulls[COL_EMAIL]);
+	m.usage_type = text_or_null(values[COL_USAGE_TYPE], nulls[COL_USAGE_TYPE]);
+	m.code = text_or_null(values[COL_CODE], nulls[COL_CODE]);
+	m.payload = nulls[COL_PAYLOAD] ? NULL : DatumGetJsonbP(values[COL_PAYLOAD]);
+	m.locale = text_or_null(values[COL_LOCALE], nulls[COL_LOCALE]);
+	m.connector = text_or_null(values[COL_CONNECTOR], nulls[COL_CONNECTOR]);
+	m.expires_at = DatumGetTimestampTz(values[COL_EXPIRES_AT]);
+	lane = admit(&m, !nulls[COL_EXPIRES_AT]);
+
+	values[COL_LANE] = Int32GetDatum(lane);
+	values[COL_ID] = Int64GetDatum(m.id);
+	values[COL_CREATED_AT] = TimestampTzGetDatum(m.created_at);
+	values[COL_EXPIRES_AT] = TimestampTzGetDatum(m.expires_at);
+	if (nulls[COL_CONNECTOR])
+		values[COL_CONNECTOR] = CStringGetTextDatum(m.connector);
+	nulls[COL_LANE] = nulls[COL_ID] = nulls[COL_CREATED_AT] = false;
+	nulls[COL_EXPIRES_AT] = nulls[COL_CONNECTOR] = false;
+	result = heap_form_tuple(desc, values, nulls);
+
+	PM_SHOW_STATEMENT();
+	return PointerGetDatum(result);
+}
+
+typedef struct Admitted
+{
+	const PmMessage *message;
+	int32		lane;
+} Admitted;
+
+/* The row of postmark_queue that the row trigger would make. */
+static void
+make_queue_row(void *arg, int i, Datum *values, bool *nulls)
+{
+	const Admitted *admitted = arg;
+	const PmMessage *m = admitted->message;
+
+	memset(nulls, false, QUEUE_COLUMNS);
+	values[COL_LANE] = Int32GetDatum(admitted->lane);
+	values[COL_ID] = Int64GetDatum(m->id);
+	values[COL_CREATED_AT] = TimestampTzGetDatum(m->created_at);
+	values[COL_EXPIRES_AT] = TimestampTzGetDatum(m->expires_at);
+	values[COL_EMAIL] = CStringGetTextDatum(m->email);
+	values[COL_USAGE_TYPE] = CStringGetTextDatum(m->usage_type);
+	if (m->code)
+		values[COL_CODE] = CStringGetTextDatum(m->code);
+	else
+		nulls[COL_CODE] = true;
+	values[COL_PAYLOAD] = JsonbPGetDatum(m->payload);
+	nulls[COL_PAYLOAD] = (m->payload == NULL);
+	if (m->locale)
+		values[COL_LOCALE] = CStringGetTextDatum(m->locale);
+	else
+		nulls[COL_LOCALE] = true;
+	values[COL_CONNECTOR] = CStringGetTextDatum(m->connector);
+	values[COL_NO_TRACK] = BoolGetDatum(true);
+	nulls[COL_NO_TRACK] = !m->no_track;
+}
+
+/*
+ * Queue a message to be sent now, as an INSERT into postmark_queue would.
+ *
+ * m: email, usage_type, code, payload, locale, connector, expires_at (0: the
+ *	  template's), no_track; checked here
+ *
+ * Returns the message's id.
+ */
+int64
+pm_enqueue(PmMessage *m)
+{
+	Relation	queue;
+	bool		plain;
+
+	PreventCommandIfReadOnly("INSERT");
+	PreventCommandIfParallelMode("INSERT");
+	queue = table_open(pm_object(PM_QUEUE), RowExclusiveLock);
+	plain = pm_insert_is_plain(queue, QUEUE_COLUMNS, "postmark_queue_row");
+	if (plain)
+	{
+		Admitted	admitted;
+
+		admitted.message = m;
+		admitted.lane = admit(m, m->expires_at != 0);
+		pm_insert_rows(queue, 1, make_queue_row, &admitted);
+	}
+	table_close(queue, NoLock);
+	return plain ? m->id : pm_queue_insert(m);
+}
+
+/*
+ * Queue a message, now or for later; what postmark_enqueue and the trigger of
+ * a signup table share.
+ *
+ * m:          email, usage_type, code, payload, locale, connector; checked here
+ * send_after: NULL, or when to send it
+ * expires_in: NULL for the template's, or how long it is good for
+ *
+ * Returns the message's id, 0 if it is not queued (in an apply worker).
+ */
+static int64
+enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz from = now;
+	const PmConnector *connector;
+	const PmTemplate *template;
+
+	/* A row that was replicated was mailed where it comes from. */
+	if (IsLogicalWorker())
+		return 0;
+
+	if (send_after)
+	{
+		check_time(*send_after, "send_after");
+		from = Max(now, *send_after);
+	}
+	if (expires_in)
+	{
+		m->expires_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+																TimestampTzGetDatum(from),
+																IntervalPGetDatum(expires_in)));
+		if (m->expires_at <= from)
+			ereport(ERROR,
+					(errcode(PM_ERRCODE_INVALID),
+					 errmsg("expires_in must be positive"),
+					 errhint("Give an interval such as '10 minutes', or NULL for the template's."),
+					 errhidestmt(true)));
+	}
+
+	if (from == now)
+		return pm_enqueue(m);
+
+	pm_check_message(m->email, m->usage_type, m->code, m->payload, m->locale);
+
+	/* The lock that an INSERT takes, before postmark_remove can come between */
+	LockRelationOid(pm_object(PM_DEFERRED), RowExclusiveLock);
+	connector = pm_connector(m->connector ? m->connector : PM_DEFAULT_CONNECTOR,
+							 false);
+	template = pm_require_template(connector, m->usage_type, m->locale);
+	m->connector = pstrdup(connector->name);
+	m->id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
+	m->created_at = now;
+	m->due_at = from;
+	if (expires_in == NULL)
+		m->expires_at = default_expiry(from, template, m->code != NULL);
+	warn_if_stuck(connector);
+	pm_deferred_insert(m, PM_LANE(connector->number, template->priority));
+	return m->id;
+}
+
+/*
+ * postmark_enqueue(email, usage_type, code, payload, locale, send_after,
+ * expires_in, connector) returns bigint
+ */
+Datum
+postmark_enqueue(PG_FUNCTION_ARGS)
+{
+	PmMessage	m;
+	TimestampTz send_after = 0;
+	int64		id;
+
+	PM_HIDE_STATEMENT();
+
+	memset(&m, 0, sizeof(m));
+	m.email = pm_text_arg(fcinfo, 0);
+	m.usage_type = pm_text_arg(fcinfo, 1);
+	m.code = pm_text_arg(fcinfo, 2);
+	m.payload = pm_jsonb_arg(fcinfo, 3);
+	m.locale = pm_text_arg(fcinfo, 4);
+	if (!PG_ARGISNULL(5))
+		send_after = PG_GETARG_TIMESTAMPTZ(5);
+	m.connector = pm_text_arg(fcinfo, 7);
+
+	id = enqueue(&m, PG_ARGISNULL(5) ? NULL : &send_after,
+				 PG_ARGISNULL(6) ? NULL : PG_GETARG_INTERVAL_P(6));
+	PM_SHOW_STATEMENT();
+	PG_RETURN_INT64(id);
+}
+
+/*
+ * Trigger for a signup table: EXECUTE FUNCTION postmark_enqueue_trigger(email
+ * column, usage type [, code column] [, name=value ...]) with the names code,
+ * payload, locale (columns), connector, expires_in (values).
+ */
+Datum
+postmark_enqueue_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	row;
+	PmMessage	m;
+	Interval   *expires_in = NULL;
+	char	  **args;
+	int			nargs;
+	int			i;
+
+	PM_HIDE_STATEMENT();
+
+	row = pm_trigger_row(fcinfo, "postmark_enqueue_trigger",
+						 NULL,
+						 "Use EXECUTE FUNCTION postmark_enqueue_trigger('email column', 'usage type', 'code column').");
+	args = trigger->tg_trigger->tgargs;
+	nargs = trigger->tg_trigger->tgnargs;
+
+	memset(&m, 0, sizeof(m));
+	m.email = pm_trigger_column(trigger, row, args[0]);
+	m.usage_type = args[1];
+	if (m.email == NULL)
+	{
+		PM_SHOW_STATEMENT();
+		return PointerGetDatum(row);
+	}
+	for (i = 2; i < nargs; i++)
+	{
+		char	   *value = strchr(args[i], '=');
+		char	   *name;
+
+		if (value == NULL && i == 2)
+		{
+			m.code = pm_trigger_column(trigger, row, args[i]);
+			continue;
+		}
+		name = value ? pnstrdup(args[i], value - args[i]) : args[i];
+		value = value ? value + 1 : NULL;
+		if (value && strcmp(name, "code") == 0)
+			m.code = pm_trigger_column(trigger, row, value);
+		else if (value && strcmp(name, "payload") == 0)
+			m.payload = pm_trigger_payload(trigger, row, value);
+		else if (value && strcmp(name, "locale") == 0)
+			m.locale = pm_trigger_column(trigger, row, value);
+		else if (value && strcmp(name, "connector") == 0)
+			m.connector = value;
+		else if (value && strcmp(name, "expires_in") == 0)
+			expires_in = DatumGetIntervalP(DirectFunctionCall3(interval_in,
+															   CStringGetDatum(value),
+															   ObjectIdGetDatum(InvalidOid),
+															   Int32GetDatum(-1)));
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+					 errmsg("invalid argument \"%s\" of postmark_enqueue_trigger",
+							args[i]),
+					 errhint("After the email column and the usage type come the code column, or name=value with the names code, payload, locale, connector, expires_in.")));
+	}
+
+	enqueue(&m, NULL, expires_in);
+	PM_SHOW_STATEMENT();
+	return PointerGetDatum(row);
+}

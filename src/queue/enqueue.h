@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * enqueue.h
+ *		Queueing a message from within a function.
+ *
+ * src/queue/enqueue.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_ENQUEUE_H
+#define PM_ENQUEUE_H
+
+#include "queue/queue.h"
+
+extern int64 pm_enqueue(PmMessage *message);
+
+#endif							/* PM_ENQUEUE_H */

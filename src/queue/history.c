@@ -1,0 +1,251 @@
+/*-------------------------------------------------------------------------
+ *
+ * history.c
+ *		The table of finished messages.
+ *
+ * Every message that is sent passes through here, and the SQL statement that
+ * would store a batch (INSERT ... SELECT FROM unnest(...) ON CONFLICT DO
+ * NOTHING) took half of the worker's time; see row_insert.c.
+ *
+ * src/queue/history.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "queue/history.h"
+#include "queue/row_insert.h"
+
+/* Columns of postmark_history, as the install script makes them */
+enum
+{
+	COL_ID,
+	COL_CONNECTOR,
+	COL_EMAIL,
+	COL_USAGE_TYPE,
+	COL_LOCALE,
+	COL_TEMPLATE_ALIAS,
+	COL_STATUS,
+	COL_ATTEMPTS,
+	COL_MESSAGE_ID,
+	COL_ERROR_CODE,
+	COL_LAST_ERROR,
+	COL_CREATED_AT,
+	COL_DUE_AT,
+	COL_EXPIRES_AT,
+	COL_FINISHED_AT,
+	COL_CODE,
+	COL_PAYLOAD,
+	COL_NO_TRACK,
+	HISTORY_COLUMNS
+};
+
+static PmStatement insert_history = {
+	"INSERT INTO @.postmark_history (id, connector, email, usage_type, locale,"
+	" template_alias, status, attempts, message_id, error_code, last_error,"
+	" created_at, due_at, expires_at, finished_at, code, payload, no_track)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+	" $15, $16, $17, $18) ON CONFLICT DO NOTHING",
+	18, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID,
+		UUIDOID, INT4OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, JSONBOID, BOOLOID}
+};
+static PmStatement forget_content = {
+	"UPDATE @.postmark_history SET code = NULL, payload = NULL"
+	" WHERE id IN (SELECT id FROM @.postmark_history"
+	" WHERE (code IS NOT NULL OR payload IS NOT NULL) AND expires_at <= $1"
+	" ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+	2, {TIMESTAMPTZOID, INT8OID}
+};
+static PmStatement next_content = {
+	"SELECT expires_at FROM @.postmark_history"
+	" WHERE code IS NOT NULL OR payload IS NOT NULL"
+	" ORDER BY expires_at LIMIT 1",
+	0, {0}
+};
+static PmStatement next_history_connector = {
+	"SELECT connector, finished_at FROM @.postmark_history WHERE connector > $1"
+	" ORDER BY connector, finished_at LIMIT 1",
+	1, {TEXTOID}
+};
+static PmStatement purge_history = {
+	"DELETE FROM @.postmark_history WHERE id IN (SELECT id"
+	" FROM @.postmark_history WHERE connector = $1 AND finished_at < $2"
+	" ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED)",
+	3, {TEXTOID, TIMESTAMPTZOID, INT8OID}
+};
+
+/* The row of a finished message. */
+static void
+make_row(const PmMessage *m, TimestampTz now, Datum *values, bool *nulls)
+{
+	bool		keep_content;
+
+#define PUT(column, value, isnull) \
+	do { \
+		nulls[column] = (isnull); \
+		values[column] = nulls[column] ? (Datum) 0 : (value); \
+	} while (0)
+#define PUT_TEXT(column, text) \
+	PUT(column, CStringGetTextDatum(text), (text) == NULL)
+
+	/* A failed message can be put back into the queue until it expires */
+	keep_content = strcmp(m->status, "failed") == 0 && m->expires_at > now;
+
+	PUT(COL_ID, Int64GetDatum(m->id), false);
+	PUT_TEXT(COL_CONNECTOR, m->connector);
+	PUT_TEXT(COL_EMAIL, m->email);
+	PUT_TEXT(COL_USAGE_TYPE, m->usage_type);
+	PUT_TEXT(COL_LOCALE, m->locale);
+	PUT_TEXT(COL_TEMPLATE_ALIAS, m->template_alias);
+	PUT_TEXT(COL_STATUS, m->status);
+	PUT(COL_ATTEMPTS, Int32GetDatum(m->attempts), false);
+	PUT(COL_MESSAGE_ID,
+		UUIDPGetDatum(m->message_id), m->message_id == NULL);
+	PUT(COL_ERROR_CODE, Int32GetDatum(m->error_code), m->error_code < 0);
+	PUT_TEXT(COL_LAST_ERROR, m->last_error);
+	PUT(COL_CREATED_AT, TimestampTzGetDatum(m->created_at), false);
+	PUT(COL_DUE_AT, TimestampTzGetDatum(m->due_at), false);
+	PUT(COL_EXPIRES_AT, TimestampTzGetDatum(m->expires_at), false);
+	PUT(COL_FINISHED_AT, TimestampTzGetDatum(now), false);
+	PUT_TEXT(COL_CODE, keep_content ? m->code : NULL);
+	PUT(COL_PAYLOAD, JsonbPGetDatum(m->payload),
+		!keep_content || m->payload == NULL);
+	PUT(COL_NO_TRACK, BoolGetDatum(true), !m->no_track);
+
+#undef PUT_TEXT
+#undef PUT
+}
+
+typedef struct Finished
+{
+	const PmMessage **messages;
+	TimestampTz now;
+} Finished;
+
+static void
+make_finished_row(void *arg, int i, Datum *values, bool *nulls)
+{
+	const Finished *finished = arg;
+
+	make_row(finished->messages[i], finished->now, values, nulls);
+}
+
+/*
+ * Store the finished messages of a batch.
+ *
+ * now:     the time of finishing
+ * careful: an id that is there already is left alone, rather than an error
+ */
+void
+pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
+{
+	Finished	finished;
+	int			n = 0;
+	int			i;
+
+	finished.now = now;
+	finished.messages = palloc(sizeof(PmMessage *) * batch->nmessages);
+	for (i = 0; i < batch->nmessages; i++)
+		if (batch->messages[i].disposal == PM_FINISH)
+			finished.messages[n++] = &batch->messages[i];
+
+	if (!careful)
+	{
+		Relation	history = table_open(pm_object(PM_HISTORY),
+										 RowExclusiveLock);
+		bool		plain = pm_insert_is_plain(history, HISTORY_COLUMNS, NULL);
+
+		if (plain)
+			pm_insert_rows(history, n, make_finished_row, &finished);
+		table_close(history, NoLock);
+		if (plain)
+			return;
+	}
+	for (i = 0; i < n; i++)
+	{
+		Datum		values[HISTORY_COLUMNS];
+		bool		isnull[HISTORY_COLUMNS];
+		char		nulls[HISTORY_COLUMNS];
+		int			c;
+
+		make_row(finished.messages[i], now, values, isnull);
+		for (c = 0; c < HISTORY_COLUMNS; c++)
+			nulls[c] = isnull[c] ? 'n' : ' ';
+		pm_execute(&insert_history, values, nulls, 0);
+	}
+}
+
+/*
+ * Take code and payload out of at most "limit" failed messages that have
+ * expired.  Returns their number; *next becomes the time of the next one
+ * (DT_NOEND: none).
+ */
+int
+pm_history_forget_content(TimestampTz now, int limit, TimestampTz *next)
+{
+	Datum		values[2];
+	bool		isnull;
+	int			n;
+
+	values[0] = TimestampTzGetDatum(now);
+	values[1] = Int64GetDatum(limit);
+	pm_execute(&forget_content, values, NULL, 0);
+	n = (int) SPI_processed;
+
+	pm_execute(&next_content, NULL, NULL, 1);
+	*next = DT_NOEND;
+	if (SPI_processed > 0)
+		*next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+												  SPI_tuptable->tupdesc, 1,
+												  &isnull));
+	return n;
+}
+
+/*
+ * Delete at most "limit" finished messages a connector from before "before".
+ * Returns their number; *oldest becomes the time of the oldest that remains
+ * (DT_NOEND: none).
+ */
+int
+pm_history_purge(TimestampTz before, int limit, TimestampTz *oldest)
+{
+	char	   *connector = pstrdup("");
+	int			n = 0;
+
+	*oldest = DT_NOEND;
+	for (;;)
+	{
+		Datum		values[3];
+		HeapTuple	row;
+		TimestampTz first;
+		bool		isnull;
+
+		values[0] = CStringGetTextDatum(connector);
+		pm_execute(&next_history_connector, values, NULL, 1);
+		if (SPI_processed == 0)
+			return n;
+		row = SPI_tuptable->vals[0];
+		connector = TextDatumGetCString(SPI_getbinval(row,
+													  SPI_tuptable->tupdesc, 1,
+													  &isnull));
+		first = DatumGetTimestampTz(SPI_getbinval(row, SPI_tuptable->tupdesc, 2,
+												  &isnull));
+		*oldest = Min(*oldest, first);
+		if (first < before)
+		{
+			values[0] = CStringGetTextDatum(connector);
+			values[1] = TimestampTzGetDatum(before);
+			values[2] = Int64GetDatum(limit);
+			pm_execute(&purge_history, values, NULL, 0);
+			n += (int) SPI_processed;
+		}
+	}
+}

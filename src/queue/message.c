@@ -1,0 +1,193 @@
+/*-------------------------------------------------------------------------
+ *
+ * message.c
+ *		postmark_cancel, postmark_requeue, postmark_wait and postmark_flush.
+ *
+ * src/queue/message.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "queue/queue.h"
+#include "shared/shmem.h"
+#include "status.h"
+
+/*
+ * Longest sleep between two looks, ms: the worker's broadcast is what wakes
+ * us, but a worker may have been replaced meanwhile.
+ */
+#define LOOK_AGAIN 500
+
+PG_FUNCTION_INFO_V1(postmark_cancel);
+PG_FUNCTION_INFO_V1(postmark_requeue);
+PG_FUNCTION_INFO_V1(postmark_wait);
+PG_FUNCTION_INFO_V1(postmark_flush);
+
+/* postmark_cancel(id) returns boolean */
+Datum
+postmark_cancel(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(pm_message_cancel(PG_GETARG_INT64(0)));
+}
+
+/* postmark_requeue(id) returns boolean */
+Datum
+postmark_requeue(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(pm_message_requeue(PG_GETARG_INT64(0)));
+}
+
+/* When to give up; error for a negative time-out. */
+static TimestampTz
+deadline(const Interval *timeout)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+															  TimestampTzGetDatum(now),
+															  IntervalPGetDatum(timeout)));
+
+	if (end < now)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("timeout must not be negative")));
+	return end;
+}
+
+/*
+ * Begin to listen to the worker, so that what it does between a look at the
+ * tables and the sleep is not missed.  NULL if there is none.
+ */
+static PmSlot *
+hear_worker(void)
+{
+	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
+
+	if (slot)
+		ConditionVariablePrepareToSleep(&slot->finished);
+	return slot;
+}
+
+/* Sleep until the worker has done something, or for a while. */
+static void
+sleep_until(PmSlot *slot, TimestampTz end)
+{
+	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+
+	ms = Max(Min(ms, LOOK_AGAIN), 1);
+	if (slot)
+		ConditionVariableTimedSleep(&slot->finished, ms, PG_WAIT_EXTENSION);
+	else
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ms, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	CHECK_FOR_INTERRUPTS();
+}
+
+static bool
+is_final(const char *status)
+{
+	return strcmp(status, "queued") != 0 && strcmp(status, "deferred") != 0;
+}
+
+/* postmark_wait(id, timeout) returns text */
+Datum
+postmark_wait(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+	TimestampTz end = deadline(PG_GETARG_INTERVAL_P(1));
+	char	   *status;
+
+	for (;;)
+	{
+		PmSlot	   *slot = hear_worker();
+		bool		own;
+
+		status = pm_message_status(id, &own);
+		if (own)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("message " INT64_FORMAT " was queued by this transaction", id),
+					 errdetail("It is sent when the transaction commits, so waiting for it here would never end."),
+					 errhint("Commit first, then wait.")));
+		if (status == NULL || is_final(status) || GetCurrentTimestamp() >= end)
+			break;
+		sleep_until(slot, end);
+	}
+	ConditionVariableCancelSleep();
+
+	if (status == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(status));
+}
+
+/*
+ * Whether anything up to "upto" is unfinished.  *stuck becomes whether a
+ * connector that has such messages does not flow.
+ */
+static bool
+unfinished(int64 upto, TimestampTz due, bool *stuck)
+{
+	bool		result = false;
+	int			i;
+
+	*stuck = false;
+	for (i = 0; pm_connectors(i) != NULL && !*stuck; i++)
+	{
+		int			number = pm_connectors(i)->number;
+		const PmConnector *connector;
+		PmState		state;
+
+		if (!pm_connector_unfinished(number, upto, due))
+			continue;
+		result = true;
+		connector = pm_connector_by_number(number);
+		if (connector == NULL)
+			continue;
+		pm_connector_state(connector, &state);
+		*stuck = !state.flows;
+	}
+	return result;
+}
+
+/* postmark_flush(timeout) returns boolean */
+Datum
+postmark_flush(PG_FUNCTION_ARGS)
+{
+	TimestampTz end = deadline(PG_GETARG_INTERVAL_P(0));
+	TimestampTz due = GetCurrentTimestamp();
+	int64		upto;
+	bool		done;
+
+	if (pm_transaction_queued())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot flush in a transaction that has queued messages"),
+				 errdetail("They are sent when the transaction commits, so waiting for them here would never end."),
+				 errhint("Commit first, then flush.")));
+
+	upto = pm_last_message_id();
+	for (;;)
+	{
+		PmSlot	   *slot = hear_worker();
+		bool		stuck;
+
+		done = !unfinished(upto, due, &stuck);
+		if (done || stuck || GetCurrentTimestamp() >= end)
+			break;
+		sleep_until(slot, end);
+	}
+	ConditionVariableCancelSleep();
+	PG_RETURN_BOOL(done);
+}

@@ -1,0 +1,840 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue.c
+ *		The queue's tables: all SQL that reads and writes them for the worker.
+ *
+ * The hot table postmark_queue is inserted into and deleted from, never
+ * updated; its primary key (lane, id) gives every read an index range above a
+ * cursor, so that no plan depends on statistics and no scan walks over what
+ * was deleted.  What is being sent stands in one row of postmark_intents a
+ * request, and that row is also the fence: results are stored only by the
+ * transaction that takes it away.
+ *
+ * src/queue/queue.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "queue/history.h"
+#include "queue/queue.h"
+
+/*
+ * Rows fetched at first, before their size is known: a payload may have 256
+ * kB, and a worker should stay small.
+ */
+#define FIRST_FETCH 16
+
+/* Of every query that reads messages, which add the last of these */
+#define MESSAGE_COLUMNS \
+	"ctid, xmax, id, created_at, expires_at, email, usage_type, code, payload, locale, connector, no_track"
+enum
+{
+	COL_CTID,
+	COL_XMAX,
+	COL_ID,
+	COL_CREATED_AT,
+	COL_EXPIRES_AT,
+	COL_EMAIL,
+	COL_USAGE_TYPE,
+	COL_CODE,
+	COL_PAYLOAD,
+	COL_LOCALE,
+	COL_CONNECTOR,
+	COL_NO_TRACK,
+	COL_DUE_AT,
+	COL_ATTEMPTS,
+	COL_ERROR_CODE,
+	COL_LAST_ERROR,
+	MESSAGE_NCOLUMNS
+};
+
+static PmStatement read_queue = {
+	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
+	" NULL::integer, NULL::text FROM @.postmark_queue"
+	" WHERE lane = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4",
+	4, {INT4OID, INT8OID, INT8OID, INT8OID}
+};
+static PmStatement read_deferred = {
+	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
+	" error_code, last_error FROM @.postmark_deferred"
+	" WHERE lane = $1 AND due_at <= $2 AND (due_at, id) > ($3, $4)"
+	" ORDER BY due_at, id LIMIT $5",
+	5, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID}
+};
+static PmStatement read_queue_ids = {
+	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
+	" NULL::integer, NULL::text FROM @.postmark_queue"
+	" WHERE lane = $1 AND id = ANY ($2)",
+	2, {INT4OID, INT8ARRAYOID}
+};
+static PmStatement read_deferred_ids = {
+	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
+	" error_code, last_error FROM @.postmark_deferred"
+	" WHERE lane = $1 AND id = ANY ($2)",
+	2, {INT4OID, INT8ARRAYOID}
+};
+static PmStatement lock_queue = {
+	"SELECT id FROM @.postmark_queue WHERE ctid = ANY ($1)"
+	" FOR KEY SHARE SKIP LOCKED",
+	1, {TIDARRAYOID}
+};
+static PmStatement lock_deferred = {
+	"SELECT id FROM @.postmark_deferred WHERE ctid = ANY ($1)"
+	" FOR KEY SHARE SKIP LOCKED",
+	1, {TIDARRAYOID}
+};
+static PmStatement next_queue_lane = {
+	"SELECT lane FROM @.postmark_queue WHERE lane >= $1"
+	" ORDER BY lane, id LIMIT 1",
+	1, {INT4OID}
+};
+static PmStatement next_deferred_lane = {
+	"SELECT lane FROM @.postmark_deferred WHERE lane >= $1"
+	" ORDER BY lane, due_at, id LIMIT 1",
+	1, {INT4OID}
+};
+static PmStatement deferred_due = {
+	"SELECT due_at FROM @.postmark_deferred WHERE lane = $1 AND due_at > $2"
+	" ORDER BY lane, due_at LIMIT 1",
+	2, {INT4OID, TIMESTAMPTZOID}
+};
+static PmStatement expired_queue = {
+	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
+	" NULL::integer, NULL::text FROM @.postmark_queue"
+	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
+	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
+};
+static PmStatement expired_deferred = {
+	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
+	" error_code, last_error FROM @.postmark_deferred"
+	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
+	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
+};
+static PmStatement expiry_queue = {
+	"SELECT min(expires_at) FROM @.postmark_queue WHERE lane = $1",
+	1, {INT4OID}
+};
+static PmStatement expiry_deferred = {
+	"SELECT min(expires_at) FROM @.postmark_deferred WHERE lane = $1",
+	1, {INT4OID}
+};
+static PmStatement read_intents = {
+	"SELECT batch, lane, deferred, created_at, ids FROM @.postmark_intents",
+	0, {0}
+};
+static PmStatement insert_intent = {
+	"INSERT INTO @.postmark_intents (batch, lane, deferred, created_at, ids)"
+	" VALUES ($1, $2, $3, $4, $5)",
+	5, {UUIDOID, INT4OID, BOOLOID, TIMESTAMPTZOID, INT8ARRAYOID}
+};
+static PmStatement update_intent = {
+	"UPDATE @.postmark_intents SET ids = $2 WHERE batch = $1",
+	2, {UUIDOID, INT8ARRAYOID}
+};
+static PmStatement delete_intent = {
+	"DELETE FROM @.postmark_intents WHERE batch = $1",
+	1, {UUIDOID}
+};
+static PmStatement delete_queue = {
+	"DELETE FROM @.postmark_queue WHERE lane = $1 AND id = ANY ($2)",
+	2, {INT4OID, INT8ARRAYOID}
+};
+static PmStatement delete_queue_tids = {
+	"DELETE FROM @.postmark_queue WHERE ctid = ANY ($1) RETURNING id",
+	1, {TIDARRAYOID}
+};
+static PmStatement delete_deferred = {
+	"DELETE FROM @.postmark_deferred WHERE id = ANY ($1)",
+	1, {INT8ARRAYOID}
+};
+static PmStatement insert_deferred = {
+	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
+	" email, usage_type, code, payload, locale, connector, attempts,"
+	" error_code, last_error, no_track)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+	15, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, INT4OID,
+	INT4OID, TEXTOID, BOOLOID}
+};
+static PmStatement clear_trouble = {
+	"DELETE FROM @.postmark_trouble WHERE connector = $1", 1, {TEXTOID}
+};
+static PmStatement insert_trouble = {
+	"INSERT INTO @.postmark_trouble (connector, state, detail, hint, since)"
+	" VALUES ($1, $2, $3, $4, clock_timestamp())",
+	4, {TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+};
+static PmStatement clear_all_trouble = {
+	"DELETE FROM @.postmark_trouble", 0, {0}
+};
+static PmStatement retry_templates = {
+	"UPDATE @.postmark_deferred SET due_at = clock_timestamp()"
+	" WHERE due_at > clock_timestamp() AND id IN (SELECT id"
+	" FROM @.postmark_deferred WHERE error_code = 1101 OR last_error = '"
+	PM_NO_TEMPLATE_TEXT "' FOR UPDATE SKIP LOCKED)",
+	0, {0}
+};
+static PmStatement read_instance = {
+	"SELECT database, timeline FROM @.postmark_instance LIMIT 1", 0, {0}
+};
+static PmStatement set_timeline = {
+	"UPDATE @.postmark_instance SET timeline = $1", 1, {INT4OID}
+};
+
+static int64
+int8_column(HeapTuple tuple, TupleDesc desc, int column)
+{
+	bool		isnull;
+
+	return DatumGetInt64(SPI_getbinval(tuple, desc, column, &isnull));
+}
+
+static TimestampTz
+time_column(HeapTuple tuple, TupleDesc desc, int column)
+{
+	bool		isnull;
+
+	return DatumGetTimestampTz(SPI_getbinval(tuple, desc, column, &isnull));
+}
+
+/* Copy a row of MESSAGE_COLUMNS and the others into a message. */
+static void
+read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
+			 TupleDesc desc)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	Datum		values[MESSAGE_NCOLUMNS];
+	bool		isnull[MESSAGE_NCOLUMNS];
+
+#define TEXT(column) \
+	(isnull[column] ? NULL : TextDatumGetCString(values[column]))
+
+	Assert(desc->natts == MESSAGE_NCOLUMNS);
+	heap_deform_tuple(tuple, desc, values, isnull);
+	memset(message, 0, sizeof(*message));
+	message->tid = *(ItemPointer) DatumGetPointer(values[COL_CTID]);
+	message->touched =
+		TransactionIdIsValid(DatumGetTransactionId(values[COL_XMAX]));
+	message->id = DatumGetInt64(values[COL_ID]);
+	message->created_at = DatumGetTimestampTz(values[COL_CREATED_AT]);
+	message->expires_at = DatumGetTimestampTz(values[COL_EXPIRES_AT]);
+	message->email = TEXT(COL_EMAIL);
+	message->usage_type = TEXT(COL_USAGE_TYPE);
+	message->code = TEXT(COL_CODE);
+	if (!isnull[COL_PAYLOAD])
+	{
+		message->payload = DatumGetJsonbPCopy(values[COL_PAYLOAD]);
+		message->size += VARSIZE(message->payload);
+	}
+	message->locale = TEXT(COL_LOCALE);
+	message->connector = TEXT(COL_CONNECTOR);
+	message->no_track = !isnull[COL_NO_TRACK] &&
+		DatumGetBool(values[COL_NO_TRACK]);
+	message->due_at = DatumGetTimestampTz(values[COL_DUE_AT]);
+	message->attempts = DatumGetInt32(values[COL_ATTEMPTS]);
+	message->error_code = isnull[COL_ERROR_CODE] ? -1
+		: DatumGetInt32(values[COL_ERROR_CODE]);
+	message->last_error = TEXT(COL_LAST_ERROR);
+	message->size += strlen(message->email) + 300;
+	MemoryContextSwitchTo(old);
+
+#undef TEXT
+}
+
+/*
+ * Append the rows of a query to a batch, through a cursor, until "limit" were
+ * read or they have "max_size" bytes.
+ *
+ * passed_over: whether a message is to be left out, by its id, or NULL; such
+ *				ones count neither for the limit nor for the size
+ * position:	becomes that of the last row that was looked at, or NULL
+ *
+ * Returns whether there are no more.
+ */
+static bool
+read_messages(PmBatch *batch, PmStatement *query, Datum *values,
+			  bool (*passed_over) (int64 id), PmDeferredPosition *position,
+			  int limit, Size max_size)
+{
+	Portal		portal;
+	int			want = Min(limit, FIRST_FETCH);
+	int			nread = 0;
+	Size		size = 0;
+	bool		exhausted = false;
+
+	portal = SPI_cursor_open(NULL, pm_plan(query), values, NULL, false);
+	while (nread < limit && size < max_size && !exhausted)
+	{
+		TupleDesc	desc;
+		uint64		i;
+
+		if (nread > 0)
+			want = Min(limit - nread,
+					   Max((max_size - size) / Max(size / nread, 1), 1));
+		SPI_cursor_fetch(portal, true, want);
+		desc = SPI_tuptable->tupdesc;
+		for (i = 0; i < SPI_processed && size < max_size; i++)
+		{
+			HeapTuple	row = SPI_tuptable->vals[i];
+			PmMessage  *message = &batch->messages[batch->nmessages];
+			int64		id = int8_column(row, desc, COL_ID + 1);
+
+			if (position)
+			{
+				position->due_at = time_column(row, desc, COL_DUE_AT + 1);
+				position->id = id;
+			}
+			if (passed_over && passed_over(id))
+				continue;
+			read_message(batch, message, row, desc);
+			batch->nmessages++;
+			size += message->size;
+			nread++;
+		}
+		exhausted = (SPI_processed < want && i == SPI_processed);
+		SPI_freetuptable(SPI_tuptable);
+
+		/* Where all were left out there may be many of them */
+		if (nread == 0)
+			want = Min(limit, want * 2);
+	}
+	SPI_cursor_close(portal);
+	return exhausted;
+}
+
+/*
+ * Append messages of the batch's lane with above < id <= upto to it, in the
+ * order of their ids: at most "limit", and no more once they have "max_size"
+ * bytes.  Returns whether there are no more of them.
+ */
+bool
+pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
+			  Size max_size)
+{
+	Datum		values[4];
+
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = Int64GetDatum(above);
+	values[2] = Int64GetDatum(upto);
+	values[3] = Int64GetDatum(limit);
+	return read_messages(batch, &read_queue, values, NULL, NULL, limit,
+						 max_size);
+}
+
+/*
+ * The same for deferred messages of the lane that were due at "due", in that
+ * order, from behind "position" on, which is moved.  Those that "passed_over" is
+ * true of are left out.
+ */
+bool
+pm_deferred_read(PmBatch *batch, TimestampTz due, PmDeferredPosition *position,
+				 bool (*passed_over) (int64 id), int limit, Size max_size)
+{
+	Datum		values[5];
+
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = TimestampTzGetDatum(due);
+	values[2] = TimestampTzGetDatum(position->due_at);
+	values[3] = Int64GetDatum(position->id);
+	values[4] = Int64GetDatum(PG_INT64_MAX);
+	return read_messages(batch, &read_deferred, values, passed_over, position,
+						 limit, max_size);
+}
+
+static Datum
+int8_array(const int64 *ids, int nids)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(nids, 1));
+	int			i;
+
+	for (i = 0; i < nids; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, nids, INT8OID,
+										   sizeof(int64), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+/*
+ * Append those of the messages "ids" to the batch that are still there.  It
+ * must have room for them.
+ */
+void
+pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids)
+{
+	Datum		values[2];
+
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = int8_array(ids, nids);
+	read_messages(batch, batch->deferred ? &read_deferred_ids : &read_queue_ids,
+				  values, NULL, NULL, nids, MaxAllocSize);
+}
+
+/* Of pointers to item pointers */
+static Datum
+tid_array(Datum *tids, int ntids)
+{
+	return PointerGetDatum(construct_array(tids, ntids, TIDOID,
+										   sizeof(ItemPointerData), false,
+										   TYPALIGN_SHORT));
+}
+
+/*
+ * What postmark_cancel locks, in ShareLock, until its transaction ends.  In
+ * pg_locks it is an object that belongs to postmark_intents.
+ */
+void
+pm_cancel_locktag(LOCKTAG *tag)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, RelationRelationId,
+					   pm_object(PM_INTENTS), 1);
+}
+
+/*
+ * Keep postmark_cancel out until the end of the transaction, unless it is at
+ * work already.  To be called before the messages are read.
+ *
+ * To lock every row took 8 % of the worker's time, and hardly ever does anybody
+ * cancel at just that moment.  So there is one lock for all that cancel, which
+ * they share; if we have it instead, nobody can cancel what we read, and only
+ * rows that somebody else has locked are looked at one by one.
+ */
+void
+pm_queue_keep_out_cancels(void)
+{
+	LOCKTAG		tag;
+
+	pm_cancel_locktag(&tag);
+	(void) LockAcquire(&tag, ExclusiveLock, false, true);
+}
+
+/* Whether that has been done in this transaction, and was had. */
+static bool
+cancels_kept_out(void)
+{
+	LOCKTAG		tag;
+
+	pm_cancel_locktag(&tag);
+	return LockHeldByMe(&tag, ExclusiveLock);
+}
+
+/*
+ * See that the messages from "first" on cannot be cancelled until the end of
+ * the transaction, and set "locked" of those: the others are being deleted, or
+ * are gone.
+ */
+void
+pm_queue_lock(PmBatch *batch, int first)
+{
+	PmStatement *query = batch->deferred ? &lock_deferred : &lock_queue;
+	bool		kept_out = cancels_kept_out();
+	int			n = 0;
+	Datum	   *tids;
+	Datum		values[1];
+	int			expected = first;
+	uint64		row;
+	int			i;
+
+	tids = palloc(sizeof(Datum) * Max(batch->nmessages - first, 1));
+	for (i = first; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+
+		m->locked = kept_out && !m->touched;
+		if (!m->locked)
+			tids[n++] = PointerGetDatum(&m->tid);
+	}
+	if (n == 0)
+		return;
+
+	values[0] = tid_array(tids, n);
+	pm_execute(query, values, NULL, 0);
+	for (row = 0; row < SPI_processed; row++)
+	{
+		int64		id = int8_column(SPI_tuptable->vals[row],
+									 SPI_tuptable->tupdesc, 1);
+
+		/* They mostly come in the order that we have them in */
+		for (i = expected; i < batch->nmessages; i++)
+			if (batch->messages[i].id == id)
+				break;
+		if (i == batch->nmessages)
+			for (i = first; i < batch->nmessages; i++)
+				if (batch->messages[i].id == id)
+					break;
+		if (i == batch->nmessages)
+			continue;
+		batch->messages[i].locked = true;
+		expected = i + 1;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static bool
+next_lane(PmStatement *query, int32 from, int32 *lane)
+{
+	Datum		values[1];
+	bool		isnull;
+
+	values[0] = Int32GetDatum(from);
+	pm_execute(query, values, NULL, 1);
+	if (SPI_processed == 0)
+		return false;
+	*lane = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+										SPI_tuptable->tupdesc, 1, &isnull));
+	return true;
+}
+
+/* The first lane from "from" on that has messages in the hot table. */
+bool
+pm_next_queue_lane(int32 from, int32 *lane)
+{
+	return next_lane(&next_queue_lane, from, lane);
+}
+
+/* The first lane from "from" on that has deferred messages. */
+bool
+pm_next_deferred_lane(int32 from, int32 *lane)
+{
+	return next_lane(&next_deferred_lane, from, lane);
+}
+
+/* When a lane's next deferred message is due, later than "after". */
+bool
+pm_deferred_due(int32 lane, TimestampTz after, TimestampTz *due)
+{
+	Datum		values[2];
+
+	values[0] = Int32GetDatum(lane);
+	values[1] = TimestampTzGetDatum(after);
+	pm_execute(&deferred_due, values, NULL, 1);
+	if (SPI_processed == 0)
+		return false;
+	*due = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	return true;
+}
+
+/*
+ * Append expired messages of a lane that does not flow to the batch, from the
+ * hot table or the deferred one, as batch->deferred says.  If there are fewer
+ * than "limit", *next becomes the time at which the next one expires
+ * (DT_NOEND: none).  Returns whether there may be more at once.
+ */
+bool
+pm_queue_expired(PmBatch *batch, TimestampTz now, int limit, TimestampTz *next)
+{
+	Datum		values[3];
+	bool		isnull;
+	Datum		value;
+
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = TimestampTzGetDatum(now);
+	values[2] = Int64GetDatum(limit);
+	if (!read_messages(batch,
+					   batch->deferred ? &expired_deferred : &expired_queue,
+					   values, NULL, NULL, limit, MaxAllocSize))
+		return true;
+
+	pm_execute(batch->deferred ? &expiry_deferred : &expiry_queue, values, NULL, 1);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+						  &isnull);
+	if (!isnull)
+		*next = Min(*next, DatumGetTimestampTz(value));
+	return false;
+}
+
+/* All intents there are, in the current SPI procedure's upper context. */
+int
+pm_read_intents(PmIntent **intents)
+{
+	int			n;
+	int			i;
+
+	pm_execute(&read_intents, NULL, NULL, 0);
+	n = (int) SPI_processed;
+	*intents = SPI_palloc(sizeof(PmIntent) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		PmIntent   *intent = &(*intents)[i];
+		bool		isnull;
+		ArrayType  *array;
+		Datum	   *elements;
+		int			j;
+
+		intent->uuid = *DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull));
+		intent->lane = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
+		intent->deferred = DatumGetBool(SPI_getbinval(tuple, desc, 3, &isnull));
+		intent->created_at = time_column(tuple, desc, 4);
+		array = DatumGetArrayTypeP(SPI_getbinval(tuple, desc, 5, &isnull));
+		deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+						  TYPALIGN_DOUBLE, &elements, NULL, &intent->nids);
+		intent->ids = SPI_palloc(sizeof(int64) * Max(intent->nids, 1));
+		for (j = 0; j < intent->nids; j++)
+			intent->ids[j] = DatumGetInt64(elements[j]);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return n;
+}
+
+/* The ids of the messages whose disposal is "disposal", or of all. */
+static Datum
+disposal_ids(const PmBatch *batch, PmDisposal disposal, bool all, int *n)
+{
+	int64	   *ids = palloc(sizeof(int64) * Max(batch->nmessages, 1));
+	int			i;
+
+	*n = 0;
+	for (i = 0; i < batch->nmessages; i++)
+		if (all || batch->messages[i].disposal == disposal)
+			ids[(*n)++] = batch->messages[i].id;
+	return int8_array(ids, *n);
+}
+
+/* Write down that the batch is about to be sent. */
+void
+pm_intent_insert(PmBatch *batch)
+{
+	Datum		values[5];
+	int			n;
+
+	values[0] = UUIDPGetDatum(&batch->uuid);
+	values[1] = Int32GetDatum(batch->lane);
+	values[2] = BoolGetDatum(batch->deferred);
+	values[3] = TimestampTzGetDatum(batch->created_at);
+	values[4] = disposal_ids(batch, PM_KEEP, true, &n);
+	pm_execute(&insert_intent, values, NULL, 0);
+}
+
+/* A message that waits for its next attempt. */
+static void
+store_deferred(const PmBatch *batch, const PmMessage *m)
+{
+	Datum		values[15];
+	char		nulls[16] = "               ";
+	TimestampTz due = Min(m->retry_at, m->expires_at);
+
+	values[0] = Int64GetDatum(m->id);
+	values[1] = Int32GetDatum(batch->lane);
+	values[2] = TimestampTzGetDatum(due);
+	values[3] = TimestampTzGetDatum(m->created_at);
+	values[4] = TimestampTzGetDatum(m->expires_at);
+	values[5] = CStringGetTextDatum(m->email);
+	values[6] = CStringGetTextDatum(m->usage_type);
+	if (m->code)
+		values[7] = CStringGetTextDatum(m->code);
+	else
+		nulls[7] = 'n';
+	if (m->payload)
+		values[8] = JsonbPGetDatum(m->payload);
+	else
+		nulls[8] = 'n';
+	if (m->locale)
+		values[9] = CStringGetTextDatum(m->locale);
+	else
+		nulls[9] = 'n';
+	values[10] = CStringGetTextDatum(m->connector);
+	values[11] = Int32GetDatum(m->attempts);
+	if (m->error_code >= 0)
+		values[12] = Int32GetDatum(m->error_code);
+	else
+		nulls[12] = 'n';
+	if (m->last_error)
+		values[13] = CStringGetTextDatum(m->last_error);
+	else
+		nulls[13] = 'n';
+	values[14] = BoolGetDatum(true);
+	nulls[14] = m->no_track ? ' ' : 'n';
+	pm_execute(&insert_deferred, values, nulls, 0);
+}
+
+/*
+ * Delete what was finished or deferred from the table that it is in.
+ *
+ * Rows of the hot table are never updated, so they are where they were read,
+ * which is found faster than their ids.  Only if somebody deleted one, or moved
+ * them all (VACUUM FULL), is the index asked.  A place that has become another
+ * message's is an error; the batch is then stored with care.
+ */
+static void
+delete_gone(PmBatch *batch, bool careful)
+{
+	int64	   *ids = palloc(sizeof(int64) * batch->nmessages);
+	Datum	   *tids = palloc(sizeof(Datum) * batch->nmessages);
+	Datum		values[2];
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+
+		if (m->disposal != PM_FINISH && m->disposal != PM_DEFER)
+			continue;
+		tids[n] = PointerGetDatum(&m->tid);
+		ids[n++] = m->id;
+	}
+
+	if (!batch->deferred && !careful)
+	{
+		int			expected = 0;
+		uint64		row;
+
+		values[0] = tid_array(tids, n);
+		pm_execute(&delete_queue_tids, values, NULL, 0);
+		for (row = 0; row < SPI_processed; row++)
+		{
+			int64		id = int8_column(SPI_tuptable->vals[row],
+										 SPI_tuptable->tupdesc, 1);
+
+			/* They mostly come in the order that we have them in */
+			if (expected == n || ids[expected] != id)
+				for (expected = 0; expected < n; expected++)
+					if (ids[expected] == id)
+						break;
+			if (expected == n)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("a queued message has another one's place")));
+			expected++;
+		}
+		SPI_freetuptable(SPI_tuptable);
+		if (row == n)
+			return;
+	}
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = int8_array(ids, n);
+	if (batch->deferred)
+		pm_execute(&delete_deferred, &values[1], NULL, 0);
+	else
+		pm_execute(&delete_queue, values, NULL, 0);
+}
+
+/*
+ * Store what became of a batch's messages: the finished ones go to the
+ * history, the deferred ones to postmark_deferred, and the intent shrinks to
+ * those that are still in doubt, or goes.
+ *
+ * now:     the time of finishing
+ * careful: as for pm_history_insert
+ *
+ * Returns false, having written nothing, if the intent was there no more:
+ * then somebody else has settled the batch.
+ */
+bool
+pm_batch_store(PmBatch *batch, TimestampTz now, bool careful)
+{
+	Datum		values[2];
+	int			ngone = 0;
+	int			nfinished = 0;
+	int			i;
+
+	if (batch->has_intent)
+	{
+		int			nkept;
+		Datum		kept = disposal_ids(batch, PM_KEEP, false, &nkept);
+
+		values[0] = UUIDPGetDatum(&batch->uuid);
+		values[1] = kept;
+		pm_execute(nkept > 0 ? &update_intent : &delete_intent, values, NULL, 0);
+		if (SPI_processed != 1)
+			return false;
+	}
+
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+
+		if (m->disposal == PM_FINISH || m->disposal == PM_DEFER)
+			ngone++;
+		if (m->disposal == PM_FINISH)
+			nfinished++;
+	}
+	if (ngone == 0)
+		return true;
+
+	delete_gone(batch, careful);
+	if (nfinished > 0)
+		pm_history_insert(batch, now, careful);
+	for (i = 0; i < batch->nmessages; i++)
+		if (batch->messages[i].disposal == PM_DEFER)
+			store_deferred(batch, &batch->messages[i]);
+	return true;
+}
+
+/* Show that a connector is in trouble, or no more (state NULL). */
+void
+pm_trouble_store(const char *connector, const char *state, const char *detail,
+				 const char *hint)
+{
+	Datum		values[4];
+	char		nulls[5] = "    ";
+
+	values[0] = CStringGetTextDatum(connector);
+	pm_execute(&clear_trouble, values, NULL, 0);
+	if (state == NULL)
+		return;
+	values[1] = CStringGetTextDatum(state);
+	values[2] = CStringGetTextDatum(detail ? detail : "");
+	if (hint)
+		values[3] = CStringGetTextDatum(hint);
+	else
+		nulls[3] = 'n';
+	pm_execute(&insert_trouble, values, nulls, 0);
+}
+
+/* Forget the troubles that an earlier worker wrote down. */
+void
+pm_trouble_clear_all(void)
+{
+	pm_execute(&clear_all_trouble, NULL, NULL, 0);
+}
+
+/* Messages that lacked a template are due: the settings have changed. */
+void
+pm_deferred_retry_templates(void)
+{
+	pm_execute(&retry_templates, NULL, NULL, 0);
+}
+
+/* The database and timeline (0: none) that the queue belongs to. */
+void
+pm_instance_read(Oid *database, int *timeline)
+{
+	bool		isnull;
+
+	*database = InvalidOid;
+	*timeline = 0;
+	pm_execute(&read_instance, NULL, NULL, 1);
+	if (SPI_processed == 0)
+		return;
+	*database = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+											   SPI_tuptable->tupdesc, 1,
+											   &isnull));
+	*timeline = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+											SPI_tuptable->tupdesc, 2, &isnull));
+	if (isnull)
+		*timeline = 0;
+}
+
+/* Write down the timeline on which the worker runs. */
+void
+pm_instance_set_timeline(int timeline)
+{
+	Datum		values[1];
+
+	values[0] = Int32GetDatum(timeline);
+	pm_execute(&set_timeline, values, NULL, 0);
+}

@@ -1,0 +1,83 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue.h
+ *		The queue's tables: what the worker reads and writes in them.
+ *
+ * Everything here runs in a transaction of the caller's, with SPI connected,
+ * a snapshot, and the rights of the queue's owner; pm_run_transaction does
+ * that.
+ *
+ * src/queue/queue.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_QUEUE_H
+#define PM_QUEUE_H
+
+#include "storage/lock.h"
+
+#include "queue/batch.h"
+
+/* Why a message is deferred whose usage type has no template */
+#define PM_NO_TEMPLATE_TEXT "There is no template for the usage type."
+
+/* The state of a row of postmark_intents */
+typedef struct PmIntent
+{
+	pg_uuid_t	uuid;
+	int32		lane;
+	bool		deferred;
+	TimestampTz created_at;
+	int			nids;
+	int64	   *ids;
+} PmIntent;
+
+/* Where reading deferred messages goes on: behind this one */
+typedef struct PmDeferredPosition
+{
+	TimestampTz due_at;			/* DT_NOBEGIN: from the first one on */
+	int64		id;
+} PmDeferredPosition;
+
+/* Reading */
+extern bool pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
+						  Size max_size);
+extern bool pm_deferred_read(PmBatch *batch, TimestampTz due,
+							 PmDeferredPosition *position,
+							 bool (*passed_over) (int64 id), int limit,
+							 Size max_size);
+extern void pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids);
+extern void pm_cancel_locktag(LOCKTAG *tag);
+extern void pm_queue_keep_out_cancels(void);
+extern void pm_queue_lock(PmBatch *batch, int first);
+extern bool pm_next_queue_lane(int32 from, int32 *lane);
+extern bool pm_next_deferred_lane(int32 from, int32 *lane);
+extern bool pm_deferred_due(int32 lane, TimestampTz after, TimestampTz *due);
+extern bool pm_queue_expired(PmBatch *batch, TimestampTz now, int limit,
+							 TimestampTz *next);
+extern int	pm_read_intents(PmIntent **intents);
+
+/* Writing */
+extern void pm_intent_insert(PmBatch *batch);
+extern bool pm_batch_store(PmBatch *batch, TimestampTz now, bool careful);
+extern void pm_trouble_store(const char *connector, const char *state,
+							 const char *detail, const char *hint);
+extern void pm_trouble_clear_all(void);
+extern void pm_deferred_retry_templates(void);
+extern void pm_instance_read(Oid *database, int *timeline);
+extern void pm_instance_set_timeline(int timeline);
+
+/*
+ * For the SQL-callable functions (queue_session.c): in the caller's
+ * transaction, under the caller's search_path and isolation level, with the
+ * owner's rights.  They connect to SPI themselves.
+ */
+extern int64 pm_queue_insert(const PmMessage *message);
+extern void pm_deferred_insert(const PmMessage *message, int32 lane);
+extern bool pm_message_cancel(int64 id);
+extern bool pm_message_requeue(int64 id);
+extern char *pm_message_status(int64 id, bool *own);
+extern bool pm_connector_unfinished(int number, int64 upto, TimestampTz due);
+extern int64 pm_last_message_id(void);
+
+#endif							/* PM_QUEUE_H */

@@ -1,0 +1,453 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue_session.c
+ *		The queue's tables, for the SQL-callable functions.
+ *
+ * These run in somebody's transaction: the search_path may be hostile, so
+ * every name and operator is qualified; the isolation level may be REPEATABLE
+ * READ, so what the worker has done meanwhile is read with the latest
+ * snapshot.  No function here updates a row that the worker locks.
+ *
+ * src/queue/queue_session.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "executor/spi.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "queue/queue.h"
+#include "settings/config.h"
+#include "shared/wake.h"
+
+#define CONTENT_COLUMNS \
+	"id, created_at, expires_at, email, usage_type, code, payload, locale, connector, no_track"
+
+static PmStatement insert_queue = {
+	"INSERT INTO @.postmark_queue (email, usage_type, code, payload, locale,"
+	" connector, expires_at, no_track)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
+	8, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
+	BOOLOID}
+};
+static PmStatement insert_deferred = {
+	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
+	" email, usage_type, code, payload, locale, connector, attempts, no_track)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+	13, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, INT4OID,
+	BOOLOID}
+};
+static PmStatement delete_queue = {
+	"DELETE FROM @.postmark_queue WHERE lane" PM_EQ "ANY ($1)"
+	" AND id" PM_EQ "$2 RETURNING " CONTENT_COLUMNS ", created_at, 0",
+	2, {INT4ARRAYOID, INT8OID}
+};
+static PmStatement delete_deferred = {
+	"DELETE FROM @.postmark_deferred WHERE id" PM_EQ "$1"
+	" RETURNING " CONTENT_COLUMNS ", due_at, attempts",
+	1, {INT8OID}
+};
+static PmStatement delete_failed = {
+	"DELETE FROM @.postmark_history WHERE id" PM_EQ "$1"
+	" AND status" PM_EQ "'failed'"
+	" AND expires_at" PM_GT "pg_catalog.clock_timestamp()"
+	" RETURNING " CONTENT_COLUMNS ", due_at, attempts",
+	1, {INT8OID}
+};
+static PmStatement find_intent = {
+	"SELECT 1 FROM @.postmark_intents WHERE $1" PM_EQ "ANY (ids)",
+	1, {INT8OID}
+};
+static PmStatement insert_cancelled = {
+	"INSERT INTO @.postmark_history (id, connector, email, usage_type, locale,"
+	" status, attempts, created_at, due_at, expires_at, finished_at)"
+	" VALUES ($1, $2, $3, $4, $5, 'cancelled', $6, $7, $8, $9,"
+	" pg_catalog.clock_timestamp())",
+	9, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+static PmStatement status_history = {
+	"SELECT status, xmin FROM @.postmark_history WHERE id" PM_EQ "$1",
+	1, {INT8OID}
+};
+static PmStatement status_queue = {
+	"SELECT 'queued', xmin FROM @.postmark_queue"
+	" WHERE lane" PM_EQ "ANY ($2) AND id" PM_EQ "$1",
+	2, {INT8OID, INT4ARRAYOID}
+};
+static PmStatement status_deferred = {
+	"SELECT 'deferred', xmin FROM @.postmark_deferred WHERE id" PM_EQ "$1",
+	1, {INT8OID}
+};
+static PmStatement unfinished_queue = {
+	"SELECT 1 FROM @.postmark_queue WHERE lane" PM_EQ "ANY ($1)"
+	" AND id" PM_LE "$2",
+	2, {INT4ARRAYOID, INT8OID}
+};
+static PmStatement unfinished_deferred = {
+	"SELECT 1 FROM @.postmark_deferred WHERE lane" PM_EQ "ANY ($1)"
+	" AND (due_at" PM_LE "$3 OR (attempts" PM_GT "0 AND id" PM_LE "$2))",
+	3, {INT4ARRAYOID, INT8OID, TIMESTAMPTZOID}
+};
+static PmStatement last_id = {
+	"SELECT last_value FROM @.postmark_message_id_seq", 0, {0}
+};
+
+/* Whether a query has a row under the given snapshot; the row is kept. */
+static bool
+found(PmStatement *query, Datum *values, Snapshot snapshot)
+{
+	pm_execute_snapshot(query, values, snapshot, true, 1);
+	return SPI_processed > 0;
+}
+
+/* All lanes of a connector (number), or of all connectors (0). */
+static Datum
+lanes(int number)
+{
+	Datum	   *elements;
+	int			nconnectors = 0;
+	int			n = 0;
+	int			i;
+
+	while (pm_connectors(nconnectors) != NULL)
+		nconnectors++;
+	elements = palloc(sizeof(Datum) * PM_PRIORITIES * Max(nconnectors, 1));
+	for (i = 0; i < nconnectors; i++)
+	{
+		const PmConnector *connector = pm_connectors(i);
+		int			priority;
+
+		if (number != 0 && connector->number != number)
+			continue;
+		for (priority = 0; priority < PM_PRIORITIES; priority++)
+			elements[n++] = Int32GetDatum(PM_LANE(connector->number, priority));
+	}
+	return PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32),
+										   true, TYPALIGN_INT));
+}
+
+static Datum
+text_datum(const char *text, char *null)
+{
+	*null = text ? ' ' : 'n';
+	return text ? CStringGetTextDatum(text) : (Datum) 0;
+}
+
+/*
+ * Insert a message into the hot table, whose row trigger completes it.
+ * expires_at 0 stands for the default.  Returns its id.
+ */
+int64
+pm_queue_insert(const PmMessage *m)
+{
+	PmOwnerScope scope;
+	Datum		values[8];
+	char		nulls[9] = "        ";
+	bool		isnull;
+	int64		id;
+
+	pm_connect_owner(&scope);
+	values[0] = text_datum(m->email, &nulls[0]);
+	values[1] = text_datum(m->usage_type, &nulls[1]);
+	values[2] = text_datum(m->code, &nulls[2]);
+	values[3] = JsonbPGetDatum(m->payload);
+	nulls[3] = m->payload ? ' ' : 'n';
+	values[4] = text_datum(m->locale, &nulls[4]);
+	values[5] = text_datum(m->connector, &nulls[5]);
+	values[6] = TimestampTzGetDatum(m->expires_at);
+	nulls[6] = m->expires_at ? ' ' : 'n';
+	values[7] = BoolGetDatum(true);
+	nulls[7] = m->no_track ? ' ' : 'n';
+	pm_execute(&insert_queue, values, nulls, 0);
+
+	/* None if a trigger that the owner added keeps the row out. */
+	id = 0;
+	if (SPI_processed == 1)
+		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										 SPI_tuptable->tupdesc, 1, &isnull));
+	pm_disconnect_owner(&scope);
+	return id;
+}
+
+static void
+insert_into_deferred(const PmMessage *m, int32 lane)
+{
+	Datum		values[13];
+	char		nulls[14] = "             ";
+
+	values[0] = Int64GetDatum(m->id);
+	values[1] = Int32GetDatum(lane);
+	values[2] = TimestampTzGetDatum(m->due_at);
+	values[3] = TimestampTzGetDatum(m->created_at);
+	values[4] = TimestampTzGetDatum(m->expires_at);
+	values[5] = text_datum(m->email, &nulls[5]);
+	values[6] = text_datum(m->usage_type, &nulls[6]);
+	values[7] = text_datum(m->code, &nulls[7]);
+	values[8] = JsonbPGetDatum(m->payload);
+	nulls[8] = m->payload ? ' ' : 'n';
+	values[9] = text_datum(m->locale, &nulls[9]);
+	values[10] = text_datum(m->connector, &nulls[10]);
+	values[11] = Int32GetDatum(m->attempts);
+	values[12] = BoolGetDatum(true);
+	nulls[12] = m->no_track ? ' ' : 'n';
+	pm_execute(&insert_deferred, values, nulls, 0);
+	pm_note_deferred(lane);
+}
+
+/* Insert a message, complete and checked, into postmark_deferred. */
+void
+pm_deferred_insert(const PmMessage *m, int32 lane)
+{
+	PmOwnerScope scope;
+
+	pm_connect_owner(&scope);
+	insert_into_deferred(m, lane);
+	pm_disconnect_owner(&scope);
+}
+
+/* The row of CONTENT_COLUMNS, due_at, attempts that a query returned. */
+static void
+read_returned(PmMessage *m)
+{
+	HeapTuple	tuple = SPI_tuptable->vals[0];
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+	bool		isnull;
+	Datum		value;
+
+	memset(m, 0, sizeof(*m));
+	m->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+	m->created_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull));
+	m->expires_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 3, &isnull));
+	m->email = SPI_getvalue(tuple, desc, 4);
+	m->usage_type = SPI_getvalue(tuple, desc, 5);
+	m->code = SPI_getvalue(tuple, desc, 6);
+	value = SPI_getbinval(tuple, desc, 7, &isnull);
+	m->payload = isnull ? NULL : DatumGetJsonbPCopy(value);
+	m->locale = SPI_getvalue(tuple, desc, 8);
+	m->connector = SPI_getvalue(tuple, desc, 9);
+	value = SPI_getbinval(tuple, desc, 10, &isnull);
+	m->no_track = !isnull && DatumGetBool(value);
+	m->due_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 11, &isnull));
+	m->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 12, &isnull));
+}
+
+/* Whether a message is in a request, as of now. */
+static bool
+in_flight(int64 id)
+{
+	Datum		values[1];
+
+	values[0] = Int64GetDatum(id);
+	return found(&find_intent, values, GetLatestSnapshot());
+}
+
+/* Delete an unsent message and note it as cancelled; false if there is none. */
+static bool
+take_out(int64 id)
+{
+	LOCKTAG		tag;
+	PmMessage	m;
+	Datum		values[9];
+	char		nulls[10] = "         ";
+
+	/* See pm_queue_keep_out_cancels */
+	pm_cancel_locktag(&tag);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+
+	values[0] = lanes(0);
+	values[1] = Int64GetDatum(id);
+	pm_execute(&delete_queue, values, NULL, 0);
+	if (SPI_processed == 0)
+	{
+		values[0] = Int64GetDatum(id);
+		pm_execute(&delete_deferred, values, NULL, 0);
+	}
+	if (SPI_processed == 0)
+		return false;
+	read_returned(&m);
+
+	/*
+	 * We have the row; had the worker read it before us, its intent was
+	 * committed when it gave up its lock, and is seen now.
+	 */
+	if (in_flight(id))
+		return false;
+
+	values[0] = Int64GetDatum(m.id);
+	values[1] = CStringGetTextDatum(m.connector);
+	values[2] = CStringGetTextDatum(m.email);
+	values[3] = CStringGetTextDatum(m.usage_type);
+	values[4] = text_datum(m.locale, &nulls[4]);
+	values[5] = Int32GetDatum(m.attempts);
+	values[6] = TimestampTzGetDatum(m.created_at);
+	values[7] = TimestampTzGetDatum(m.due_at);
+	values[8] = TimestampTzGetDatum(m.expires_at);
+	pm_execute(&insert_cancelled, values, nulls, 0);
+	return true;
+}
+
+/*
+ * Take a message out of the queue.  True is a promise that holds once the
+ * transaction commits: it was unsent, and never will be sent.  False leaves
+ * everything as it was.
+ */
+bool
+pm_message_cancel(int64 id)
+{
+	PmOwnerScope scope;
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	bool		done;
+
+	pm_connect_owner(&scope);
+	if (in_flight(id))
+	{
+		pm_disconnect_owner(&scope);
+		return false;
+	}
+	SPI_finish();
+
+	BeginInternalSubTransaction(NULL);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	pm_note_cancel();
+	done = take_out(id);
+	SPI_finish();
+	if (done)
+		ReleaseCurrentSubTransaction();
+	else
+		RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	pm_leave_owner(&scope);
+	return done;
+}
+
+/*
+ * Put a failed message that has not expired back into the queue.  Raises PM001
+ * or PM002 if its connector or template is gone.
+ */
+bool
+pm_message_requeue(int64 id)
+{
+	PmOwnerScope scope;
+	Datum		values[1];
+	PmMessage	m;
+	const PmConnector *connector;
+	const PmTemplate *template;
+
+	pm_connect_owner(&scope);
+	values[0] = Int64GetDatum(id);
+	pm_execute(&delete_failed, values, NULL, 0);
+	if (SPI_processed == 0)
+	{
+		pm_disconnect_owner(&scope);
+		return false;
+	}
+	read_returned(&m);
+
+	/* The lock that the INSERT takes, before postmark_remove comes between */
+	LockRelationOid(pm_object(PM_DEFERRED), RowExclusiveLock);
+	connector = pm_connector(m.connector, false);
+	template = pm_require_template(connector, m.usage_type, m.locale);
+	m.due_at = GetCurrentTimestamp();
+	insert_into_deferred(&m, PM_LANE(connector->number, template->priority));
+	pm_disconnect_owner(&scope);
+	return true;
+}
+
+/*
+ * A message's status as of now: that of the history, "queued" or "deferred",
+ * or NULL for an unknown id.  *own becomes whether the current transaction
+ * itself queued it.
+ */
+char *
+pm_message_status(int64 id, bool *own)
+{
+	static PmStatement *const queries[] = {
+		&status_history, &status_queue, &status_deferred
+	};
+	PmOwnerScope scope;
+	MemoryContext context = CurrentMemoryContext;
+	Snapshot	snapshot;
+	Datum		values[2];
+	char	   *status = NULL;
+	int			i;
+
+	*own = false;
+	pm_connect_owner(&scope);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	values[0] = Int64GetDatum(id);
+	values[1] = lanes(0);
+	for (i = 0; i < lengthof(queries) && status == NULL; i++)
+	{
+		HeapTuple	tuple;
+		bool		isnull;
+
+		if (!found(queries[i], values, snapshot))
+			continue;
+		tuple = SPI_tuptable->vals[0];
+		status = MemoryContextStrdup(context,
+									 SPI_getvalue(tuple, SPI_tuptable->tupdesc,
+												  1));
+		*own = i > 0 &&
+			TransactionIdIsCurrentTransactionId(DatumGetTransactionId(SPI_getbinval(tuple,
+																					SPI_tuptable->tupdesc,
+																					2, &isnull)));
+	}
+	UnregisterSnapshot(snapshot);
+	pm_disconnect_owner(&scope);
+	return status;
+}
+
+/*
+ * Whether a connector has, as of now, messages with an id up to "upto", or
+ * deferred ones that were due at "due", that are not finished.
+ */
+bool
+pm_connector_unfinished(int number, int64 upto, TimestampTz due)
+{
+	PmOwnerScope scope;
+	Snapshot	snapshot;
+	Datum		values[3];
+	bool		result;
+
+	pm_connect_owner(&scope);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	values[0] = lanes(number);
+	values[1] = Int64GetDatum(upto);
+	values[2] = TimestampTzGetDatum(due);
+	result = found(&unfinished_queue, values, snapshot) ||
+		found(&unfinished_deferred, values, snapshot);
+	UnregisterSnapshot(snapshot);
+	pm_disconnect_owner(&scope);
+	return result;
+}
+
+/* The last id that was given to a message. */
+int64
+pm_last_message_id(void)
+{
+	PmOwnerScope scope;
+	bool		isnull;
+	int64		result;
+
+	pm_connect_owner(&scope);
+	pm_execute(&last_id, NULL, NULL, 0);
+	result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										 SPI_tuptable->tupdesc, 1, &isnull));
+	pm_disconnect_owner(&scope);
+	return result;
+}

@@ -1,0 +1,126 @@
+/*-------------------------------------------------------------------------
+ *
+ * trigger_row.c
+ *		What the triggers for signup tables read from a row.
+ *
+ * src/queue/trigger_row.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "base/errors.h"
+#include "queue/trigger_row.h"
+
+/* Number of a column that a trigger argument names; error if there is none. */
+static int
+column_number(const TriggerData *trigger, const char *column)
+{
+	int			number = SPI_fnumber(RelationGetDescr(trigger->tg_relation),
+									 column);
+
+	if (number <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						column, RelationGetRelationName(trigger->tg_relation)),
+				 errdetail("Trigger \"%s\" names it in its arguments.",
+						   trigger->tg_trigger->tgname),
+				 errhint("Correct the arguments of the trigger.")));
+	return number;
+}
+
+/*
+ * A column's value by its type's output function, NULL if it is null.  No cast
+ * is looked up: one that the table's owner made would run with somebody else's
+ * rights.  undefined_column if there is no such column.
+ */
+char *
+pm_trigger_column(const TriggerData *trigger, HeapTuple row, const char *column)
+{
+	return SPI_getvalue(row, RelationGetDescr(trigger->tg_relation),
+						column_number(trigger, column));
+}
+
+/*
+ * A payload column as jsonb, NULL if it is null.  PM003 for what is not JSON:
+ * its text must not come out in an error.
+ */
+Jsonb *
+pm_trigger_payload(const TriggerData *trigger, HeapTuple row, const char *column)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	int			number = column_number(trigger, column);
+	MemoryContext context = CurrentMemoryContext;
+	char	   *volatile text = NULL;
+	Jsonb	   *volatile result = NULL;
+
+	if (SPI_gettypeid(desc, number) == JSONBOID)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(row, desc, number, &isnull);
+
+		return isnull ? NULL : DatumGetJsonbP(value);
+	}
+
+	text = SPI_getvalue(row, desc, number);
+	if (text == NULL)
+		return NULL;
+	PG_TRY();
+	{
+		result = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+													CStringGetDatum(text)));
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	if (result == NULL)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("payload is not valid JSON"),
+				 errdetail("Trigger \"%s\" takes it from column \"%s\".",
+						   trigger->tg_trigger->tgname, column),
+				 errhint("Keep the payload in a column of type jsonb."),
+				 errhidestmt(true)));
+	return result;
+}
+
+/*
+ * The row that a trigger for a signup table was fired for, once it is certain
+ * that it was fired as it should be, with an email column and a usage type.
+ *
+ * function:       its name, for the errors
+ * row_hint:       what to do if it was not fired FOR EACH ROW, or NULL
+ * arguments_hint: how its arguments should be
+ */
+HeapTuple
+pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
+			   const char *row_hint, const char *arguments_hint)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired FOR EACH ROW on INSERT or UPDATE",
+						function),
+				 row_hint ? errhint("%s", row_hint) : 0));
+	if (trigger->tg_trigger->tgnargs < 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s needs at least two arguments", function),
+				 errhint("%s", arguments_hint)));
+	return TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
+		? trigger->tg_newtuple : trigger->tg_trigtuple;
+}

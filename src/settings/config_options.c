@@ -1,0 +1,251 @@
+/*-------------------------------------------------------------------------
+ *
+ * config_options.c
+ *		A connector's options: all of its JSON but the token and the templates.
+ *
+ * What the user gave is stored as it is, as jsonb, and read again whenever the
+ * settings are: a default that a later version changes, or a key that it adds,
+ * holds for stored connectors too.  So one function reads both.
+ *
+ * src/settings/config_options.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+
+#include "base/text.h"
+#include "settings/config_check.h"
+
+#define DEFAULT_STREAM		"outbound"
+#define DEFAULT_TRACK_LINKS "None"
+
+#define STREAM_MAX			63	/* bytes */
+#define TAG_MAX				1000	/* characters, Postmark's limit */
+#define RECIPIENTS_MAX		10000
+#define REQUEST_RATE_MIN	0.001	/* per second */
+#define REQUEST_RATE_MAX	1000.0
+
+/*
+ * Keys of the connector.  The first two are not stored with the others.
+ */
+#define SEPARATE_KEYS 2
+static const char *const connector_keys[] = {
+	"serverToken", "templates",
+	"fromEmail", "messageStream", "replyTo", "tag", "trackOpens",
+	"trackLinks", "maxRequestsPerSecond",
+	"codeLength", "codeTtl", "codeMaxAttempts", "verifyLimit", "verifyWindow",
+	"sendLimit", "sendWindow", "resendInterval", "recipientPolicy"
+};
+
+static const char *const recipient_keys[] = {
+	"blockSubaddressing", "customAllowlist", "customBlocklist"
+};
+
+static const struct
+{
+	const char *key;
+	size_t		offset;			/* of an int in PmConnector */
+	int			value;			/* if not given */
+	int			min;
+	int			max;
+}			policy_keys[] = {
+	{"codeLength", offsetof(PmConnector, policy.code_length), 6, 4, 12},
+	{"codeTtl", offsetof(PmConnector, policy.code_ttl), 600, 60, 3600},
+	{"codeMaxAttempts", offsetof(PmConnector, policy.code_max_attempts), 10, 1, 100},
+	{"verifyLimit", offsetof(PmConnector, policy.verify_limit), 30, 0, 100000},
+	{"verifyWindow", offsetof(PmConnector, policy.verify_window), 3600, 60, 604800},
+	{"sendLimit", offsetof(PmConnector, policy.send_limit), 10, 0, 10000},
+	{"sendWindow", offsetof(PmConnector, policy.send_window), 600, 1, 604800},
+	{"resendInterval", offsetof(PmConnector, policy.resend_interval), 0, 0, 86400},
+};
+
+static const char *const track_links_values[] = {
+	"None", "HtmlAndText", "HtmlOnly", "TextOnly"
+};
+
+/*
+ * Refuse keys that are not a connector's: those of its whole JSON, or, if
+ * stored is true, of what is stored of that, the options alone.  False for a
+ * fault.
+ */
+bool
+pm_check_connector_keys(JsonbContainer *object, bool stored, PmFault *f)
+{
+	int			skip = stored ? SEPARATE_KEYS : 0;
+
+	return pm_check_keys(object, "", connector_keys + skip,
+						 lengthof(connector_keys) - skip, f);
+}
+
+/* A list of recipientPolicy. */
+static bool
+get_recipients(JsonbContainer *object, const char *where, const char *key,
+			   PmRecipientList *list, PmFault *f)
+{
+	JsonbContainer *array = NULL;
+	int			n;
+	int			i;
+
+	if (!pm_get_array(object, where, key, &array, f))
+		return false;
+	if (array == NULL)
+		return true;
+	n = JsonContainerSize(array);
+	if (n > RECIPIENTS_MAX)
+		return pm_fault(f, NULL, "\"%s%s\" has more than %d items.", where, key,
+						RECIPIENTS_MAX);
+	list->patterns = palloc(sizeof(char *) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		JsonbValue *element = getIthJsonbValueFromContainer(array, i);
+		char	   *pattern = NULL;
+
+		if (element->type == jbvString)
+			pattern = pnstrdup(element->val.string.val,
+							   element->val.string.len);
+		if (pattern == NULL || !pm_valid_recipient_pattern(pattern))
+			return pm_fault(f, "Write ann@example.com, @example.com or @*.example.com.",
+							"\"%s%s[%d]\" must be an address, or \"@\" and a domain; \"*\" stands for any characters.",
+							where, key, i);
+		pm_fold_address(pattern);
+		list->patterns[list->n++] = pattern;
+		pfree(element);
+	}
+	return true;
+}
+
+static bool
+read_recipient_policy(PmConnector *connector, JsonbContainer *root, PmFault *f)
+{
+	PmRecipientPolicy *policy = &connector->recipients;
+	const char *where = "recipientPolicy.";
+	JsonbContainer *object = NULL;
+
+	if (!pm_get_object(root, "", "recipientPolicy", &object, f))
+		return false;
+	if (object == NULL)
+		return true;
+	return pm_check_keys(object, where, recipient_keys,
+						 lengthof(recipient_keys), f) &&
+		pm_get_bool(object, where, "blockSubaddressing",
+					&policy->block_subaddressing, f) &&
+		get_recipients(object, where, "customAllowlist", &policy->allow, f) &&
+		get_recipients(object, where, "customBlocklist", &policy->block, f);
+}
+
+/*
+ * Read an object's options into connector, whose fields for them must be zero
+ * still; one that is not given gets its default.  False for a fault.  What is
+ * read is copied into the current memory context.
+ */
+bool
+pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
+{
+	JsonbValue	value;
+	const char *problem;
+	const char *hint = NULL;
+	int			i;
+
+	if (!pm_get_string(object, "", "fromEmail", &connector->from_email, f))
+		return false;
+	if (connector->from_email == NULL)
+		return pm_fault(f, "It is the sender's address, or a name with the address in angle brackets.",
+						"The key \"fromEmail\" is missing.");
+	problem = pm_mailbox_problem(connector->from_email, &hint);
+	if (problem)
+		return pm_fault(f, hint, "\"fromEmail\" is invalid. %s", problem);
+
+	if (!pm_get_string(object, "", "replyTo", &connector->reply_to, f))
+		return false;
+	hint = NULL;
+	problem = connector->reply_to ?
+		pm_mailbox_problem(connector->reply_to, &hint) : NULL;
+	if (problem)
+		return pm_fault(f, hint, "\"replyTo\" is invalid. %s", problem);
+
+	connector->message_stream = pstrdup(DEFAULT_STREAM);
+	if (!pm_get_string(object, "", "messageStream", &connector->message_stream, f))
+		return false;
+	if (!pm_is_made_of(connector->message_stream, PM_LOWER PM_DIGITS "-_",
+					   STREAM_MAX))
+		return pm_fault(f, "It is the ID of a message stream, not its name.",
+						"\"messageStream\" must be 1 to %d lower-case letters, digits, hyphens and underscores.",
+						STREAM_MAX);
+
+	if (!pm_get_string(object, "", "tag", &connector->tag, f))
+		return false;
+	if (connector->tag &&
+		(*connector->tag == '\0' || pm_has_control(connector->tag) ||
+		 pg_mbstrlen(connector->tag) > TAG_MAX))
+		return pm_fault(f, NULL,
+						"\"tag\" must be 1 to %d characters, and no control characters.",
+						TAG_MAX);
+
+	if (!pm_get_bool(object, "", "trackOpens", &connector->track_opens, f))
+		return false;
+
+	connector->track_links = pstrdup(DEFAULT_TRACK_LINKS);
+	if (!pm_get_string(object, "", "trackLinks", &connector->track_links, f))
+		return false;
+	for (i = 0; i < lengthof(track_links_values); i++)
+		if (strcmp(connector->track_links, track_links_values[i]) == 0)
+			break;
+	if (i == lengthof(track_links_values))
+		return pm_fault(f, NULL,
+						"\"trackLinks\" must be None, HtmlAndText, HtmlOnly or TextOnly.");
+
+	if (pm_get_member(object, "maxRequestsPerSecond", &value))
+	{
+		double		rate = 0;
+
+		if (value.type == jbvNumeric)
+			rate = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+													  NumericGetDatum(value.val.numeric)));
+		if (!(rate >= REQUEST_RATE_MIN && rate <= REQUEST_RATE_MAX))
+			return pm_fault(f, "Leave it out for no limit.",
+							"\"maxRequestsPerSecond\" must be a number from %g to %g.",
+							REQUEST_RATE_MIN, REQUEST_RATE_MAX);
+		connector->max_requests_per_second = rate;
+	}
+
+	for (i = 0; i < lengthof(policy_keys); i++)
+	{
+		int		   *result = (int *) ((char *) connector + policy_keys[i].offset);
+
+		*result = policy_keys[i].value;
+		if (!pm_get_int(object, "", policy_keys[i].key,
+						policy_keys[i].min, policy_keys[i].max, result, f))
+			return false;
+	}
+	return read_recipient_policy(connector, object, f);
+}
+
+/*
+ * The options alone, to be stored: all members of an object but null ones,
+ * serverToken and templates.  The result is in the current memory context.
+ */
+Jsonb *
+pm_extract_options(Jsonb *config)
+{
+	JsonbIterator *it = JsonbIteratorInit(&config->root);
+	JsonbParseState *state = NULL;
+	JsonbIteratorToken token;
+	JsonbValue	key;
+	JsonbValue	value;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	(void) JsonbIteratorNext(&it, &key, true);
+	while ((token = JsonbIteratorNext(&it, &key, true)) == WJB_KEY)
+	{
+		(void) JsonbIteratorNext(&it, &value, true);
+		if (value.type == jbvNull ||
+			pm_find_key(&key, connector_keys, SEPARATE_KEYS) >= 0)
+			continue;
+		pushJsonbValue(&state, WJB_KEY, &key);
+		pushJsonbValue(&state, WJB_VALUE, &value);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}

@@ -1,0 +1,129 @@
+/*-------------------------------------------------------------------------
+ *
+ * transaction.c
+ *		The worker's transactions: one way to run them, in which a failure is
+ *		an answer.
+ *
+ * What the worker knows outlives a transaction that fails: requests are under
+ * way, results wait to be stored.  So an error rolls its transaction back,
+ * goes to the log and ends here; whoever ran the transaction is told, and
+ * decides when to try again.
+ *
+ * src/shared/transaction.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "shared/transaction.h"
+
+/* A repeated error is logged again after, ms, doubling */
+#define LOG_BASE		1000L
+#define LOG_CEILING		3600000L
+
+/* After a failure, try again after, ms, doubling */
+#define FAILED_DELAY	1000L
+#define FAILED_CEILING	30000L
+
+/*
+ * How long to wait after a transaction has failed so many times in a row, ms.
+ */
+long
+pm_failure_delay(int failures)
+{
+	return Min(FAILED_DELAY << Min(failures, 5), FAILED_CEILING);
+}
+
+/*
+ * Log an error, unless the last one was of the same kind and is not long ago,
+ * so that a lasting trouble does not fill the log.
+ */
+static void
+log_failure(const char *what, const ErrorData *error)
+{
+	static int	last_sqlstate = 0;
+	static TimestampTz next_log = 0;
+	static long log_interval = LOG_BASE;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (error->sqlerrcode != last_sqlstate)
+	{
+		log_interval = LOG_BASE;
+		next_log = 0;
+		last_sqlstate = error->sqlerrcode;
+	}
+	if (what == NULL || now < next_log)
+		return;
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("postmark_connector could not %s: %s", what,
+					error->message),
+			 errhint("It is tried again; this message is repeated at growing intervals.")));
+	next_log = TimestampTzPlusMilliseconds(now, log_interval);
+	log_interval = Min(log_interval * 2, LOG_CEILING);
+}
+
+/*
+ * Run a transaction of the worker's: with SPI, a snapshot, and the rights of
+ * the queue's owner in a restricted context.
+ *
+ * what:     what it does, for the log, or NULL to log nothing
+ * body:     the work, may raise errors; called with "arg"
+ * sqlstate: set to the error's, 0 if there was none
+ *
+ * Returns whether it committed; the caller's memory context is the current one
+ * again.  An error is logged here and goes no further.
+ */
+bool
+pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
+				   int *sqlstate)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool ok = false;
+
+	*sqlstate = 0;
+	PG_TRY();
+	{
+		PmOwnerScope scope;
+
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		pm_connect_owner(&scope);
+		body(arg);
+		pm_disconnect_owner(&scope);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		ok = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		HOLD_INTERRUPTS();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		RESUME_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+
+		*sqlstate = error->sqlerrcode;
+		log_failure(what, error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+
+	if (ok)
+		pgstat_report_stat(false);
+	return ok;
+}

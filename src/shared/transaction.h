@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * transaction.h
+ *		The worker's transactions.
+ *
+ * src/shared/transaction.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_TRANSACTION_H
+#define PM_TRANSACTION_H
+
+typedef void (*PmTransactionBody) (void *arg);
+
+extern bool pm_run_transaction(const char *what, PmTransactionBody body,
+							   void *arg, int *sqlstate);
+extern long pm_failure_delay(int failures);
+
+#endif							/* PM_TRANSACTION_H */

@@ -1,0 +1,265 @@
+/*-------------------------------------------------------------------------
+ *
+ * wake.c
+ *		Telling the worker of this database, at COMMIT, what there is to do.
+ *
+ * A transaction that queues notes what it queued in static memory of its
+ * backend; one transaction callback, registered once a backend, hands that
+ * over to shared memory when the transaction has committed, and forgets it
+ * when it has not.  The callback runs where an error would be a PANIC: it
+ * raises none and allocates nothing.  NOTIFY would do the same at a third of
+ * the commit rate, since it takes a lock that is global to the server.
+ *
+ * Exact ranges of ids are handed over, not only the lowest: a transaction that
+ * commits late, after millions of messages above its own were sent, is then
+ * found without a walk over their remains.
+ *
+ * src/shared/wake.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+
+#include "shared/shmem.h"
+#include "shared/wake.h"
+
+/* What the current transaction's commit is to announce */
+static PmWakeup noted;
+static bool noted_messages = false;
+static bool noted_cancel = false;
+static bool noted_databases = false;
+static bool callback_registered = false;
+
+/*
+ * Add a range of ids.  Ranges that nearly touch become one, and when there is
+ * no room the last one grows: too wide a range costs the worker a look at ids
+ * that are not there, nothing else.  Raises no error and allocates nothing.
+ */
+void
+pm_ranges_add(PmRanges *ranges, int64 low, int64 high)
+{
+	PmIdRange  *range;
+	int			grown;
+	int			i;
+
+	for (i = ranges->n - 1; i >= 0; i--)
+	{
+		range = &ranges->range[i];
+		if (low <= range->high + 1000 && high >= range->low - 1000)
+			break;
+	}
+	if (i < 0 && ranges->n < PM_MAX_RANGES)
+	{
+		range = &ranges->range[ranges->n++];
+		range->low = low;
+		range->high = high;
+		return;
+	}
+
+	/* Grow one; what it overlaps then becomes one with it */
+	grown = i < 0 ? ranges->n - 1 : i;
+	range = &ranges->range[grown];
+	range->low = Min(range->low, low);
+	range->high = Max(range->high, high);
+	for (i = ranges->n - 1; i >= 0; i--)
+	{
+		PmIdRange  *other = &ranges->range[i];
+
+		if (i == grown || other->low > range->high || other->high < range->low)
+			continue;
+		range->low = Min(range->low, other->low);
+		range->high = Max(range->high, other->high);
+		*other = ranges->range[--ranges->n];
+		if (grown == ranges->n)
+		{
+			grown = i;
+			range = other;
+		}
+		i = ranges->n;			/* it may overlap more now */
+	}
+}
+
+/* Add a connector, or PM_RESUMED_SEVERAL, to PmWakeup.resumed. */
+void
+pm_resumed_add(int *resumed, int number)
+{
+	if (*resumed != 0 && *resumed != number)
+		number = PM_RESUMED_SEVERAL;
+	*resumed = number;
+}
+
+/*
+ * Ask the launcher to look into a database, InvalidOid: to see which databases
+ * there are.  The one does not stand for the other.
+ */
+static void
+wake_launcher_for(Oid database)
+{
+	PmShared   *shared = pm_shared();
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (!OidIsValid(database))
+		shared->list_databases = true;
+	else if (shared->nprobes < PM_MAX_PROBES)
+		shared->probes[shared->nprobes++] = database;
+	else
+		shared->probe_all = true;
+	if (shared->launcher)
+		SetLatch(&shared->launcher->procLatch);
+	LWLockRelease(shared->lock);
+}
+
+static void
+forget(void)
+{
+	if (noted.reasons)
+		memset(&noted, 0, sizeof(noted));
+	noted_messages = false;
+	noted_cancel = false;
+	noted_databases = false;
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	PmSlot	   *slot;
+
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+			if (noted.reasons && (slot = pm_find_slot(MyDatabaseId)) != NULL)
+				pm_slot_wake(slot, &noted);
+			if (noted.reasons & PM_WAKE_CATALOG)
+				wake_launcher_for(MyDatabaseId);
+			if (noted_databases)
+				wake_launcher_for(InvalidOid);
+			forget();
+			break;
+
+		case XACT_EVENT_PRE_PREPARE:
+
+			/*
+			 * A cancel holds its promise through a lock on the row that the
+			 * worker skips; nobody would be told if the prepared transaction
+			 * were rolled back.
+			 */
+			if (noted_cancel)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has called postmark_cancel"),
+						 errhint("Call postmark_cancel in a transaction of its own.")));
+			break;
+
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			forget();
+			break;
+
+		default:
+			break;
+	}
+}
+
+static void
+register_callback(void)
+{
+	if (!callback_registered)
+	{
+		RegisterXactCallback(at_transaction_end, NULL);
+		callback_registered = true;
+	}
+}
+
+static void
+note_lane(int32 lane, uint32 reason)
+{
+	uint32		bit = PM_WAKE_LANE_BIT(lane);
+
+	register_callback();
+	noted.reasons |= reason;
+	noted.lanes[bit / 64] |= UINT64CONST(1) << (bit % 64);
+	noted_messages = true;
+}
+
+/* The transaction put message "id" into "lane" of the hot table. */
+void
+pm_note_message(int32 lane, int64 id)
+{
+	note_lane(lane, PM_WAKE_MESSAGES);
+	pm_ranges_add(&noted.ranges, id, id);
+}
+
+/* The transaction put a message into "lane" of postmark_deferred. */
+void
+pm_note_deferred(int32 lane)
+{
+	note_lane(lane, PM_WAKE_DEFERRED);
+}
+
+/* The transaction did something else that the worker is to know of. */
+void
+pm_note(uint32 reasons)
+{
+	register_callback();
+	noted.reasons |= reasons;
+}
+
+/* The transaction has a connector go on, whatever closed its channel. */
+void
+pm_note_resume(int number)
+{
+	pm_note(PM_WAKE_RESUME);
+	pm_resumed_add(&noted.resumed, number);
+}
+
+/* The transaction makes or changes databases. */
+void
+pm_note_databases(void)
+{
+	register_callback();
+	noted_databases = true;
+}
+
+/* The transaction promises that a message will not be sent. */
+void
+pm_note_cancel(void)
+{
+	register_callback();
+	noted_cancel = true;
+}
+
+/* Whether the current transaction has queued a message. */
+bool
+pm_transaction_queued(void)
+{
+	return noted_messages;
+}
+
+/* Wake the worker of a database now, whatever becomes of this transaction. */
+void
+pm_wake_database(Oid database, uint32 reasons)
+{
+	PmSlot	   *slot = pm_find_slot(database);
+	PmWakeup	wakeup;
+
+	if (slot == NULL)
+		return;
+	memset(&wakeup, 0, sizeof(wakeup));
+	wakeup.reasons = reasons;
+	pm_slot_wake(slot, &wakeup);
+}
+
+/* Have the launcher see now which databases there are, and which are held. */
+void
+pm_wake_launcher(void)
+{
+	wake_launcher_for(InvalidOid);
+}

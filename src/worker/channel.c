@@ -1,0 +1,620 @@
+/*-------------------------------------------------------------------------
+ *
+ * channel.c
+ *		The worker's view of a connector: whether it flows, and what of its
+ *		lanes is still to be read.
+ *
+ * A channel is the worker's memory of a connector.  Trouble is kept a channel,
+ * so that one connector's never delays another: rate limits and outages close
+ * it for a random time that doubles, a refused configuration until a probe
+ * succeeds or its own settings change.  After either it opens for one request
+ * at a time, until one succeeds.
+ *
+ * All of it can be lost: a new worker scans the queue and finds out anew.
+ *
+ * src/worker/channel.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "common/pg_prng.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "settings/guc.h"
+#include "worker/channel.h"
+
+/* ms */
+#define BACKOFF_BASE		500
+#define BACKOFF_CEILING		60000
+#define BACKOFF_FLOOR		50
+#define RETRY_AFTER_CEILING	3600000
+#define BLOCK_BASE			5000
+#define BLOCK_CEILING		300000
+
+/* How often to look for a token file, ms */
+#define TOKEN_DELAY			10000
+
+/* How soon a new message of a channel that does not flow is looked at, ms */
+#define SWEEP_DELAY			10000
+
+static PmChannel **channels = NULL;
+static int	nchannels = 0;
+static int	max_channels = 0;
+
+static char *
+keep_text(const char *text)
+{
+	return text ? MemoryContextStrdup(TopMemoryContext, text) : NULL;
+}
+
+static void
+drop_text(char **text)
+{
+	if (*text)
+		pfree(*text);
+	*text = NULL;
+}
+
+/* The channel of a connector, NULL if it never had one. */
+PmChannel *
+pm_channel_by_number(int number)
+{
+	int			low = 0;
+	int			high = nchannels - 1;
+
+	while (low <= high)
+	{
+		int			mid = (low + high) / 2;
+
+		if (channels[mid]->number == number)
+			return channels[mid];
+		if (channels[mid]->number < number)
+			low = mid + 1;
+		else
+			high = mid - 1;
+	}
+	return NULL;
+}
+
+/* How many channels there are. */
+int
+pm_channel_count(void)
+{
+	return nchannels;
+}
+
+/* Channel 0 to pm_channel_count() - 1, in the order of their numbers. */
+PmChannel *
+pm_channel(int index)
+{
+	return channels[index];
+}
+
+static PmChannel *
+add_channel(int number)
+{
+	PmChannel  *channel;
+	int			i;
+
+	if (nchannels == max_channels)
+	{
+		max_channels = Max(16, max_channels * 2);
+		if (channels == NULL)
+			channels = MemoryContextAlloc(TopMemoryContext,
+										  sizeof(PmChannel *) * max_channels);
+		else
+			channels = repalloc(channels, sizeof(PmChannel *) * max_channels);
+	}
+	channel = MemoryContextAllocZero(TopMemoryContext, sizeof(PmChannel));
+	channel->number = number;
+	channel->allowance = 1.0;
+	channel->sweep_at = DT_NOEND;
+	for (i = nchannels; i > 0 && channels[i - 1]->number > number; i--)
+		channels[i] = channels[i - 1];
+	channels[i] = channel;
+	nchannels++;
+	return channel;
+}
+
+/* Give a channel that is closed another chance at once. */
+static void
+reopen(PmChannel *channel, TimestampTz now)
+{
+	if (channel->state != PM_OPEN)
+		channel->retry_at = now;
+	channel->failures = 0;
+}
+
+/* Add bytes, or that there are none, to a fingerprint. */
+static uint64
+add_bytes(uint64 print, const void *bytes, size_t len)
+{
+	return hash_bytes_extended(bytes ? bytes : "", bytes ? (int) len : 0, print);
+}
+
+static uint64
+add_text(uint64 print, const char *text)
+{
+	return add_bytes(print, text, text ? strlen(text) + 1 : 0);
+}
+
+/* Of whom the channel's requests go to, and on whose behalf */
+static uint64
+peer_fingerprint(PmChannel *channel)
+{
+	char	   *token = pm_channel_token(channel);
+	uint64		print = add_text(0, token);
+
+	if (token)
+		pfree(token);
+	print = add_text(print, pm_token_directory);
+	print = add_text(print, pm_api_url);
+	print = add_text(print, pm_proxy);
+	return add_text(print, pm_ca_file);
+}
+
+/* Of everything else that its connector says */
+static uint64
+settings_fingerprint(const PmConnector *connector)
+{
+	uint64		print = add_text(connector->paused ? 1 : 0, connector->invalid);
+	int			i;
+
+	if (connector->invalid)
+		return print;
+	print = add_bytes(print, connector->options, VARSIZE(connector->options));
+	for (i = 0; i < connector->ntemplates; i++)
+	{
+		const PmTemplate *t = &connector->templates[i];
+
+		print = add_text(print, t->usage_type);
+		print = add_text(print, t->locale);
+		print = add_text(print, t->alias);
+		print = add_bytes(print, &t->priority, sizeof(t->priority));
+		print = add_bytes(print, &t->expires_in, sizeof(t->expires_in));
+	}
+	return print;
+}
+
+/*
+ * Give the channel another chance if its own settings changed: what closed it
+ * may be mended.  One that backs off is told so by whom it talks to, and
+ * nothing else ends that.
+ */
+static void
+note_settings(PmChannel *channel, TimestampTz now)
+{
+	uint64		peer = peer_fingerprint(channel);
+	uint64		settings = settings_fingerprint(channel->connector);
+
+	if (peer != channel->peer ||
+		(settings != channel->settings && channel->state != PM_BACKING_OFF))
+		reopen(channel, now);
+	channel->peer = peer;
+	channel->settings = settings;
+}
+
+/*
+ * Take over the settings of all connectors.  Needs a transaction.  What the
+ * channels point to is good until the next call.
+ */
+void
+pm_channels_load(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			i;
+
+	for (i = 0; i < nchannels; i++)
+		channels[i]->connector = NULL;
+
+	for (i = 0; pm_connectors(i) != NULL; i++)
+	{
+		const PmConnector *connector = pm_connectors(i);
+		PmChannel  *channel = pm_channel_by_number(connector->number);
+
+		if (channel == NULL)
+			channel = add_channel(connector->number);
+		channel->connector = connector;
+		strlcpy(channel->name, connector->name, sizeof(channel->name));
+	}
+
+	/* We keep what we were given until the next time */
+	pm_config_pin();
+	for (i = 0; i < nchannels; i++)
+	{
+		PmChannel  *channel = channels[i];
+		int			p;
+
+		drop_text(&channel->token);
+		if (channel->connector == NULL)
+			continue;
+		if (!channel->connector->invalid)
+			channel->token = keep_text(pm_stored_token(channel->name));
+		channel->sweep_at = now;
+		note_settings(channel, now);
+
+		/* Deferred for want of a template, perhaps: look at them */
+		for (p = 0; p < PM_PRIORITIES; p++)
+			if (channel->lanes[p])
+				channel->lanes[p]->due = DT_NOBEGIN;
+	}
+}
+
+/*
+ * postmark_resume was called: give the connector's channel another chance at
+ * once, or all of them.
+ *
+ * resumed: as in PmWakeup
+ */
+void
+pm_channels_reopen(int resumed)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			i;
+
+	for (i = 0; i < nchannels; i++)
+		if (resumed == PM_RESUMED_SEVERAL || channels[i]->number == resumed)
+			reopen(channels[i], now);
+}
+
+/* What is known of a lane of the channel; made when first asked for. */
+PmLane *
+pm_channel_lane(PmChannel *channel, int32 lane)
+{
+	int			index = lane % PM_PRIORITIES;
+
+	Assert(PM_LANE_CONNECTOR(lane) == channel->number);
+	if (channel->lanes[index] == NULL)
+	{
+		PmLane	   *made = MemoryContextAllocZero(TopMemoryContext,
+												  sizeof(PmLane));
+
+		made->lane = lane;
+		made->due = DT_NOEND;
+		channel->lanes[index] = made;
+	}
+	return channel->lanes[index];
+}
+
+/* Note what transactions said that they committed. */
+void
+pm_channels_wake(const PmWakeup *wakeup)
+{
+	int			i;
+
+	for (i = 0; i < nchannels; i++)
+	{
+		PmChannel  *channel = channels[i];
+		int			p;
+
+		for (p = 0; p < PM_PRIORITIES; p++)
+		{
+			int32		number = channel->number * PM_PRIORITIES + p;
+			uint32		bit = PM_WAKE_LANE_BIT(number);
+			PmLane	   *lane;
+			int			r;
+
+			if (!(wakeup->lanes[bit / 64] & (UINT64CONST(1) << (bit % 64))))
+				continue;
+			lane = pm_channel_lane(channel, number);
+			if (wakeup->reasons & PM_WAKE_DEFERRED)
+				lane->due = DT_NOBEGIN;
+			if (!(wakeup->reasons & PM_WAKE_MESSAGES))
+				continue;
+			lane->dirty = true;
+			for (r = 0; r < wakeup->ranges.n; r++)
+			{
+				const PmIdRange *range = &wakeup->ranges.range[r];
+
+				if (range->low <= lane->cursor)
+					pm_ranges_add(&lane->late, range->low,
+								  Min(range->high, lane->cursor));
+			}
+			if (!pm_channel_flows(channel))
+				channel->sweep_at =
+					Min(channel->sweep_at,
+						TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													SWEEP_DELAY));
+		}
+	}
+}
+
+/*
+ * The lanes whose messages need not wake the worker, as for pm_slot_hush:
+ * those of channels that do not flow and will soon be looked at anyway, for
+ * what has expired.
+ */
+void
+pm_channels_quiet(uint64 *quiet)
+{
+	TimestampTz soon = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   SWEEP_DELAY);
+	bool		any = false;
+	int			pass;
+
+	memset(quiet, 0, sizeof(uint64) * PM_WAKE_LANE_WORDS);
+	for (pass = 0; pass < 2 && (pass == 0 || any); pass++)
+	{
+		int			i;
+
+		for (i = 0; i < nchannels; i++)
+		{
+			PmChannel  *channel = channels[i];
+			bool		wants;
+			int			p;
+
+			wants = pm_channel_flows(channel) ||
+				channel->connector == NULL || channel->sweep_at > soon;
+			if (wants == (pass == 0))
+				continue;
+			any = true;
+
+			/* Channels may share a bit: then it is for who wants to know */
+			for (p = 0; p < PM_PRIORITIES; p++)
+			{
+				int32		lane = channel->number * PM_PRIORITIES + p;
+				uint32		bit = PM_WAKE_LANE_BIT(lane);
+
+				if (pass == 0)
+					quiet[bit / 64] |= UINT64CONST(1) << (bit % 64);
+				else
+					quiet[bit / 64] &= ~(UINT64CONST(1) << (bit % 64));
+			}
+		}
+	}
+}
+
+/*
+ * The token to use for the next request, palloc'd; NULL if there is none.  A
+ * token file is read anew each time, so that replacing it rotates the token.
+ */
+char *
+pm_channel_token(PmChannel *channel)
+{
+	if (channel->connector == NULL || channel->connector->invalid)
+		return NULL;
+
+	/* Somebody may have written one into the table that cannot be used */
+	if (channel->token)
+		return pm_token_problem(channel->token) ? NULL : pstrdup(channel->token);
+	return pm_token_from_file(channel->name, true);
+}
+
+/* Whether nothing but time keeps the channel's messages from being sent. */
+bool
+pm_channel_flows(PmChannel *channel)
+{
+	return channel->connector != NULL && !channel->connector->invalid &&
+		!channel->connector->paused && channel->state == PM_OPEN;
+}
+
+static void
+refill_allowance(PmChannel *channel, TimestampTz now)
+{
+	double		rate = channel->connector->max_requests_per_second;
+
+	if (channel->allowance_at != 0)
+		channel->allowance += rate * (now - channel->allowance_at) / USECS_PER_SEC;
+	channel->allowance = Min(channel->allowance, 1.0);
+	channel->allowance_at = now;
+}
+
+/* Whether a request that sends may begin now. */
+bool
+pm_channel_ready(PmChannel *channel, TimestampTz now)
+{
+	if (!pm_channel_flows(channel) || channel->unstored > 0 ||
+		channel->recent_wanted)
+		return false;
+	if (channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
+		return false;
+	if (channel->connector->max_requests_per_second > 0)
+	{
+		refill_allowance(channel, now);
+		if (channel->allowance < 1.0)
+			return false;
+	}
+	return true;
+}
+
+/* A request that sends is about to begin. */
+void
+pm_channel_spend(PmChannel *channel)
+{
+	channel->in_flight++;
+	channel->allowance -= 1.0;
+}
+
+/* Postmark may repeat the token that it was sent: it must not be shown. */
+void
+pm_channel_mask(PmChannel *channel, char *text)
+{
+	char	   *token = pm_channel_token(channel);
+
+	if (token == NULL)
+		return;
+	pm_api_mask(text, token);
+	pfree(token);
+}
+
+static void
+say_trouble(PmChannel *channel, const PmVerdict *verdict)
+{
+	const char *hint = verdict ? pm_api_hint(verdict) : NULL;
+
+	drop_text(&channel->trouble);
+	drop_text(&channel->trouble_hint);
+	if (verdict)
+	{
+		char	   *detail = pm_api_detail(verdict);
+
+		pm_channel_mask(channel, detail);
+		channel->trouble = keep_text(detail ? detail : "no answer");
+		channel->trouble_hint = keep_text(hint);
+	}
+	channel->trouble_dirty = true;
+}
+
+/* A request of the channel was answered as it should be. */
+void
+pm_channel_succeeded(PmChannel *channel)
+{
+	channel->failures = 0;
+	channel->trial = false;
+	if (channel->trouble_shown || channel->trouble)
+		say_trouble(channel, NULL);
+}
+
+/* A random time up to "ceiling_ms". */
+long
+pm_jitter(long ceiling_ms)
+{
+	return (long) pg_prng_uint64_range(&pg_global_prng_state, 0,
+									   Max(ceiling_ms, 0));
+}
+
+/*
+ * Postmark cannot be reached, is overloaded, or limits our rate: close the
+ * channel for a while, with exponential backoff and full jitter, or as long as
+ * Retry-After says.  Requests that fail together count once.
+ */
+void
+pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until;
+	long		delay;
+
+	if (channel->state == PM_OPEN)
+		channel->failures++;
+	delay = Max(pm_jitter(Min(BACKOFF_BASE << Min(channel->failures, 10),
+							  BACKOFF_CEILING)),
+				BACKOFF_FLOOR);
+	if (verdict->retry_after_ms >= 0)
+		delay = Min(verdict->retry_after_ms, RETRY_AFTER_CEILING) +
+			pm_jitter(BACKOFF_BASE);
+	until = TimestampTzPlusMilliseconds(now, delay);
+	if (channel->state == PM_OPEN ||
+		(verdict->retry_after_ms >= 0 && until > channel->retry_at))
+		channel->retry_at = until;
+	if (channel->state == PM_OPEN)
+		channel->state = PM_BACKING_OFF;
+	channel->trial = true;
+	channel->sweep_at = Min(channel->sweep_at, now);
+	if (channel->state == PM_BACKING_OFF)
+		say_trouble(channel, verdict);
+}
+
+/*
+ * Postmark refuses the configuration: close the channel until a probe
+ * succeeds, or the settings change.
+ */
+void
+pm_channel_block(PmChannel *channel, const PmVerdict *verdict)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		delay;
+
+	if (channel->state != PM_BLOCKED || channel->retry_at <= now)
+		channel->failures++;
+	delay = Min(BLOCK_BASE << Min(channel->failures, 8), BLOCK_CEILING);
+	channel->retry_at = TimestampTzPlusMilliseconds(now, delay / 2 +
+													pm_jitter(delay / 2));
+	channel->state = PM_BLOCKED;
+	channel->trial = true;
+	channel->sweep_at = Min(channel->sweep_at, now);
+	say_trouble(channel, verdict);
+}
+
+/*
+ * There is no token.  One that is set changes the settings, and so opens the
+ * channel; for one that is put into the token directory we look.
+ */
+void
+pm_channel_no_token(PmChannel *channel)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	channel->state = PM_NO_TOKEN;
+	channel->sweep_at = Min(channel->sweep_at, now);
+	channel->retry_at = DT_NOEND;
+	if (pm_token_directory && pm_token_directory[0])
+		channel->retry_at = TimestampTzPlusMilliseconds(now, TOKEN_DELAY);
+}
+
+/* Let a channel that backed off go on when its time has come. */
+void
+pm_channel_tick(PmChannel *channel, TimestampTz now)
+{
+	if ((channel->state == PM_BACKING_OFF || channel->state == PM_NO_TOKEN) &&
+		channel->retry_at <= now)
+		channel->state = PM_OPEN;
+}
+
+static bool
+lane_has_work(const PmLane *lane, TimestampTz now)
+{
+	return lane->dirty || lane->late.n > 0 || lane->due <= now ||
+		(lane->locked.n > 0 && lane->locked_at <= now);
+}
+
+/* Whether there may be messages of the channel to send now. */
+bool
+pm_channel_has_work(PmChannel *channel, TimestampTz now)
+{
+	int			p;
+
+	for (p = 0; p < PM_PRIORITIES; p++)
+		if (channel->lanes[p] && lane_has_work(channel->lanes[p], now))
+			return true;
+	return false;
+}
+
+/* When the channel next needs attention without anything happening. */
+TimestampTz
+pm_channel_next(PmChannel *channel, TimestampTz now)
+{
+	TimestampTz next = DT_NOEND;
+	int			p;
+
+	if (channel->connector == NULL)
+		return DT_NOEND;
+	if (!pm_channel_flows(channel))
+	{
+		next = channel->sweep_at;
+		if (!channel->connector->paused && channel->state != PM_OPEN && !channel->probing)
+			next = Min(next, channel->retry_at);
+		return next;
+	}
+	if (channel->recent_wanted)
+		return channel->recent_asked ? DT_NOEND : channel->recent_at;
+	if (channel->unstored > 0 ||
+		channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
+		return DT_NOEND;
+	for (p = 0; p < PM_PRIORITIES; p++)
+	{
+		PmLane	   *lane = channel->lanes[p];
+
+		if (lane == NULL)
+			continue;
+		if (lane->dirty || lane->late.n > 0)
+			next = now;
+		next = Min(next, lane->due);
+		if (lane->locked.n > 0)
+			next = Min(next, lane->locked_at);
+	}
+	if (next <= now && channel->connector->max_requests_per_second > 0)
+	{
+		double		wait;
+
+		refill_allowance(channel, now);
+		wait = (1.0 - channel->allowance) / channel->connector->max_requests_per_second;
+		if (wait > 0)
+			next = now + (TimestampTz) (wait * USECS_PER_SEC) + 1;
+	}
+	return next;
+}

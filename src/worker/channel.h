@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * channel.h
+ *		The worker's view of a connector: whether it flows, and what of its
+ *		lanes is still to be read.
+ *
+ * src/worker/channel.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_CHANNEL_H
+#define PM_CHANNEL_H
+
+#include "postmark/api.h"
+#include "shared/wake.h"
+
+/* What is known of one lane: connector and priority */
+typedef struct PmLane
+{
+	int32		lane;
+
+	/* The hot table */
+	int64		cursor;			/* all up to here was read */
+	bool		dirty;			/* there may be messages above it */
+	PmRanges	late;			/* ranges below it to be read again */
+	PmRanges	locked;			/* messages that somebody had locked */
+	TimestampTz locked_at;		/* when to try these again */
+
+	/* postmark_deferred */
+	TimestampTz due;			/* next message; DT_NOBEGIN: look, DT_NOEND:
+								 * none */
+} PmLane;
+
+typedef enum PmChannelState
+{
+	PM_OPEN,
+	PM_BACKING_OFF,				/* Postmark is not to be had at the moment */
+	PM_BLOCKED,					/* Postmark refuses the configuration */
+	PM_NO_TOKEN					/* there is no server token */
+} PmChannelState;
+
+typedef struct PmChannel
+{
+	int			number;			/* of the connector; hash key */
+	char		name[64];
+	const PmConnector *connector;	/* NULL: removed */
+	char	   *token;			/* the stored one, or NULL */
+	uint64		peer;			/* fingerprints, to see what changed: whom it
+								 * talks to, see peer_fingerprint */
+	uint64		settings;		/* and the rest of its settings */
+
+	PmChannelState state;
+	TimestampTz retry_at;		/* PM_BACKING_OFF, PM_BLOCKED */
+	int			failures;		/* in a row */
+	bool		trial;			/* one request at a time until one succeeds */
+	bool		probing;		/* a GET /server is under way */
+
+	/* After a failover, see failover.c */
+	bool		recent_wanted;	/* ask what was accepted lately first */
+	bool		recent_asked;	/* a page is under way */
+	int			recent_offset;
+	TimestampTz recent_at;		/* when to ask */
+
+	int			in_flight;		/* requests that send */
+	int			answered;		/* of this turn: requests whose results are
+								 * still to be stored */
+	int			unstored;		/* results that could not be stored yet */
+	double		allowance;		/* requests, see maxRequestsPerSecond */
+	TimestampTz allowance_at;
+
+	bool		trouble_shown;	/* there is a row in postmark_trouble */
+	bool		trouble_dirty;	/* the row is to be written or taken away */
+	char	   *trouble;		/* what it is to say, NULL: nothing */
+	char	   *trouble_hint;
+
+	TimestampTz sweep_at;		/* when to look for expired messages while it
+								 * does not flow */
+	PmLane	   *lanes[PM_PRIORITIES];
+} PmChannel;
+
+extern void pm_channels_load(void);
+extern PmChannel *pm_channel_by_number(int number);
+extern int	pm_channel_count(void);
+extern PmChannel *pm_channel(int index);
+extern PmLane *pm_channel_lane(PmChannel *channel, int32 lane);
+extern void pm_channels_wake(const PmWakeup *wakeup);
+extern void pm_channels_quiet(uint64 *quiet);
+extern void pm_channels_reopen(int resumed);
+
+extern char *pm_channel_token(PmChannel *channel);
+extern void pm_channel_mask(PmChannel *channel, char *text);
+extern bool pm_channel_flows(PmChannel *channel);
+extern bool pm_channel_ready(PmChannel *channel, TimestampTz now);
+extern void pm_channel_spend(PmChannel *channel);
+extern void pm_channel_succeeded(PmChannel *channel);
+extern void pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict);
+extern void pm_channel_block(PmChannel *channel, const PmVerdict *verdict);
+extern void pm_channel_no_token(PmChannel *channel);
+extern void pm_channel_tick(PmChannel *channel, TimestampTz now);
+extern bool pm_channel_has_work(PmChannel *channel, TimestampTz now);
+extern TimestampTz pm_channel_next(PmChannel *channel, TimestampTz now);
+extern long pm_jitter(long ceiling_ms);
+
+#endif							/* PM_CHANNEL_H */

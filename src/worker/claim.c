@@ -1,0 +1,383 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim.c
+ *		Claiming messages: from the queue into jobs, each of which is one
+ *		request.
+ *
+ * A message is claimed when the intent that names it is committed; until then
+ * it is in the queue, and nobody has sent it.  So all of this is done in a
+ * turn's transaction, and what it changes in memory goes back with it (undo.c).
+ *
+ * Channels claim in turns and urgent lanes first.  What is read but not to be
+ * sent, as it has expired or has no template, is set aside and stored at once.
+ *
+ * src/worker/claim.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "settings/guc.h"
+#include "worker/delivery.h"
+
+/* A request's messages have about this many bytes at most. */
+#define BATCH_BYTES			(1024 * 1024)
+
+/* All request bodies together */
+#define ALL_BODIES			(16 * 1024 * 1024)
+
+/*
+ * Results that wait to be stored, and requests under way, are together at most
+ * so many times max_in_flight.  Without a limit a server that answers faster
+ * than we can store fills our memory with results, all of which a crash would
+ * leave in doubt.
+ */
+#define ANSWERED_PER_REQUEST 2
+
+/* When somebody has a message locked, try it again after, ms */
+#define ROW_LOCKED_DELAY	100
+
+static int	next_channel;		/* who claims first */
+
+/* Move message "i" of the batch to the other one. */
+static void
+set_aside(PmBatch *batch, int i, PmBatch *aside)
+{
+	aside->messages[aside->nmessages++] = batch->messages[i];
+}
+
+/*
+ * Of the messages read from "first" on, keep those that are to be sent now:
+ * not in flight, not locked by somebody, not expired, with a template.
+ */
+static void
+sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
+	 PmBatch *aside, TimestampTz now)
+{
+	int			kept = first;
+	int			i;
+
+	for (i = first; i < batch->nmessages; i++)
+		if (!pm_in_flight(batch->messages[i].id))
+			batch->messages[kept++] = batch->messages[i];
+	batch->nmessages = kept;
+	pm_queue_lock(batch, first);
+
+	kept = first;
+	for (i = first; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+		const PmTemplate *template;
+
+		if (!m->locked)
+		{
+			/* Somebody cancels it, perhaps; see what becomes of that */
+			TimestampTz again = TimestampTzPlusMilliseconds(now,
+															ROW_LOCKED_DELAY);
+
+			if (batch->deferred)
+				lane->due = Min(lane->due, again);
+			else
+			{
+				pm_ranges_add(&lane->locked, m->id, m->id);
+				lane->locked_at = again;
+			}
+			continue;
+		}
+		if (m->expires_at <= now)
+		{
+			pm_message_finish(m, "expired", m->last_error);
+			set_aside(batch, i, aside);
+			continue;
+		}
+		if (strcmp(m->connector, channel->name) != 0)
+		{
+			pm_message_finish(m, "failed", "The connector was removed.");
+			set_aside(batch, i, aside);
+			continue;
+		}
+		template = pm_find_template(channel->connector, m->usage_type,
+									m->locale);
+		if (template == NULL)
+		{
+			m->disposal = PM_DEFER;
+			m->retry_at = TimestampTzPlusMilliseconds(now, PM_NO_TEMPLATE_DELAY);
+			m->last_error = PM_NO_TEMPLATE_TEXT;
+			set_aside(batch, i, aside);
+			continue;
+		}
+		m->template_alias = MemoryContextStrdup(batch->context,
+												template->alias);
+		batch->messages[kept++] = *m;
+	}
+	batch->nmessages = kept;
+}
+
+/* Bytes that the batch's messages have together, roughly */
+static Size
+batch_bytes(const PmBatch *batch)
+{
+	Size		size = 0;
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+		size += batch->messages[i].size;
+	return size;
+}
+
+/* Read a lane of the hot table until the batch is full or nothing is left. */
+static void
+read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
+		  TimestampTz now)
+{
+	if (lane->locked.n > 0 && lane->locked_at <= now)
+	{
+		int			i;
+
+		for (i = 0; i < lane->locked.n; i++)
+			pm_ranges_add(&lane->late, lane->locked.range[i].low,
+						  lane->locked.range[i].high);
+		lane->locked.n = 0;
+	}
+	while (batch->nmessages < pm_batch_size && aside->nmessages < pm_batch_size &&
+		   (lane->late.n > 0 || lane->dirty))
+	{
+		bool		late = lane->late.n > 0;
+		PmIdRange  *range = late ? &lane->late.range[0] : NULL;
+		int			first = batch->nmessages;
+		bool		exhausted;
+		Size		size = batch_bytes(batch);
+		int64		last;
+
+		if (size >= BATCH_BYTES)
+			break;
+		exhausted = pm_queue_read(batch, late ? range->low - 1 : lane->cursor,
+								  late ? range->high : PG_INT64_MAX,
+								  pm_batch_size - first, BATCH_BYTES - size);
+		last = batch->nmessages > first
+			? batch->messages[batch->nmessages - 1].id : 0;
+		if (!late)
+		{
+			lane->cursor = Max(lane->cursor, last);
+			lane->dirty = !exhausted;
+		}
+		else if (!exhausted)
+			range->low = last + 1;
+		else
+			lane->late.range[0] = lane->late.range[--lane->late.n];
+		sift(channel, lane, batch, first, aside, now);
+	}
+}
+
+/*
+ * Read what is due of a lane's deferred messages until the batch is full or
+ * nothing is left.  Those in flight are still in the table, and stand first.
+ */
+static void
+read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
+			  PmBatch *aside, TimestampTz now)
+{
+	PmDeferredPosition position = {DT_NOBEGIN, 0};
+	bool		exhausted = false;
+
+	lane->due = DT_NOEND;
+	while (!exhausted && batch->nmessages < pm_batch_size &&
+		   aside->nmessages < pm_batch_size)
+	{
+		int			first = batch->nmessages;
+		Size		size = batch_bytes(batch);
+
+		if (size >= BATCH_BYTES)
+			break;
+		exhausted = pm_deferred_read(batch, now, &position, pm_in_flight,
+									 pm_batch_size - first, BATCH_BYTES - size);
+		sift(channel, lane, batch, first, aside, now);
+	}
+	if (!exhausted)
+		lane->due = now;
+	else
+	{
+		TimestampTz due;
+
+		if (pm_deferred_due(lane->lane, now, &due))
+			lane->due = Min(lane->due, due);
+	}
+}
+
+/* Store what is not to be sent, and note when to look at it again. */
+static void
+store_aside(PmBatch *aside, PmLane *lane, TimestampTz now, bool careful)
+{
+	int			i;
+
+	pm_batch_store(aside, now, careful);
+	for (i = 0; i < aside->nmessages; i++)
+	{
+		const PmMessage *m = &aside->messages[i];
+
+		if (m->disposal == PM_DEFER)
+			lane->due = Min(lane->due, m->retry_at);
+		else
+			pm_house_finished(m);
+	}
+}
+
+/* Claim a batch from one lane and write its intent; false: there was none. */
+static bool
+claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now,
+	  bool careful)
+{
+	PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane->lane,
+										deferred, pm_batch_size);
+	PmBatch    *aside = pm_batch_create(CurrentMemoryContext, lane->lane,
+										deferred, pm_batch_size * 2);
+	PmJob	   *job;
+
+	pm_undo_note_lane(lane);
+	if (deferred)
+		read_deferred(channel, lane, batch, aside, now);
+	else
+		read_lane(channel, lane, batch, aside, now);
+	if (aside->nmessages > 0)
+		store_aside(aside, lane, now, careful);
+	if (batch->nmessages == 0)
+	{
+		MemoryContextDelete(batch->context);
+		return false;
+	}
+
+	pm_batch_dispose(batch, PM_KEEP);
+	pm_batch_new_uuid(batch);
+	batch->created_at = now;
+	batch->has_intent = true;
+	pm_intent_insert(batch);
+
+	job = pm_job_create(channel, batch, PM_JOB_READY);
+	pm_undo_note_job(job);
+
+	/* At once: what this turn reads next must not find them again */
+	job->known = true;
+	pm_job_remember(job);
+	return true;
+}
+
+/*
+ * Claim as much of a channel as may be sent at once, urgent lanes first, but
+ * nothing more after "until".
+ */
+static void
+claim_channel(PmChannel *channel, TimestampTz now, TimestampTz until,
+			  bool careful)
+{
+	char	   *token;
+	int			room;
+	int			p;
+
+	if (!pm_channel_ready(channel, now) || !pm_channel_has_work(channel, now))
+		return;
+	token = pm_channel_token(channel);
+	if (token == NULL)
+	{
+		pm_channel_no_token(channel);
+		return;
+	}
+	pfree(token);
+	room = (channel->trial ? 1 : pm_max_in_flight) - channel->in_flight;
+	room = Min(room, ANSWERED_PER_REQUEST * pm_max_in_flight -
+			   channel->in_flight - channel->answered);
+	if (channel->connector->max_requests_per_second > 0)
+		room = Min(room, 1);
+	for (p = 0; p < PM_PRIORITIES; p++)
+	{
+		PmLane	   *lane = channel->lanes[p];
+
+		if (lane == NULL)
+			continue;
+		while (room > 0 && lane->due <= now &&
+			   claim(channel, lane, true, now, careful))
+			if (--room > 0 && GetCurrentTimestamp() >= until)
+				return;
+		while (room > 0 &&
+			   (lane->dirty || lane->late.n > 0 ||
+				(lane->locked.n > 0 && lane->locked_at <= now)) &&
+			   claim(channel, lane, false, now, careful))
+			if (--room > 0 && GetCurrentTimestamp() >= until)
+				return;
+	}
+}
+
+/* Count what this turn leaves to be stored. */
+static void
+count_answered(void)
+{
+	dlist_iter	iter;
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+		pm_channel(i)->answered = 0;
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if ((job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT) &&
+			!job->storing)
+			job->channel->answered++;
+	}
+}
+
+/*
+ * Whether there is room for another request body.  Where there is none, the end
+ * of a request makes some.
+ */
+bool
+pm_claim_has_room(void)
+{
+	return pm_jobs_bytes() < ALL_BODIES;
+}
+
+/* Whether any channel may have something to claim. */
+bool
+pm_claim_wanted(TimestampTz now)
+{
+	int			i;
+
+	if (!pm_claim_has_room())
+		return false;
+	for (i = 0; i < pm_channel_count(); i++)
+		if (pm_channel_ready(pm_channel(i), now) &&
+			pm_channel_has_work(pm_channel(i), now))
+			return true;
+	return false;
+}
+
+/*
+ * Claim what may be sent, of all channels, and write the intents.  To be called
+ * in a turn's transaction, after its results were stored.
+ *
+ * now:     when the transaction began
+ * until:   no more is claimed after this time, but at least one batch
+ * careful: as for pm_batch_store
+ *
+ * Raises what the queue's SQL does.
+ */
+void
+pm_claim(TimestampTz now, TimestampTz until, bool careful)
+{
+	int			n = pm_channel_count();
+	int			i;
+
+	count_answered();
+	pm_queue_keep_out_cancels();
+	for (i = 0; i < n; i++)
+	{
+		if (!pm_claim_has_room() ||
+			(pm_undo_njobs() > 0 && GetCurrentTimestamp() >= until))
+			break;
+		claim_channel(pm_channel((next_channel + i) % n), now, until, careful);
+	}
+	if (n > 0)
+		next_channel = (next_channel + Max(i, 1)) % n;
+}

@@ -1,0 +1,261 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery.c
+ *		The worker's turns: one transaction that stores what is finished and
+ *		claims what is next, then the requests for what was claimed.
+ *
+ * No transaction is open while a request is under way.  A turn's transaction
+ * stores the results of all requests that have ended and writes the intents of
+ * all that will begin, so that one flush to disk serves both.  What is done in
+ * a turn is in other files; here it is decided when.
+ *
+ * src/worker/delivery.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "worker/delivery.h"
+#include "worker/queue_space.h"
+
+/*
+ * A turn's transaction takes up no more work after this time, us: what it
+ * stored and claimed goes on its way, and the network is seen to, before the
+ * rest.  Else the requests of a slow server stay in step, and all its time is
+ * lost while all their results are stored.
+ */
+#define STORE_TIME			2000
+#define CLAIM_TIME			4000
+
+/* When somebody has what the worker needs, try again after, ms */
+#define LOCKED_DELAY		100
+
+static PmSlot *slot;
+static TimestampTz retry_at;	/* after a transaction that failed */
+
+/*
+ * Of the turn's transaction, in a row: until it succeeds, results are stored
+ * with care.
+ */
+static int	failures;
+
+/* Do the scans that are asked for; if that fails, again soon. */
+static void
+scan(TimestampTz now)
+{
+	if (!pm_scan(now))
+		retry_at = TimestampTzPlusMilliseconds(now, LOCKED_DELAY);
+}
+
+/* Begin: the worker that has this slot knows nothing yet. */
+void
+pm_delivery_start(PmSlot *my_slot)
+{
+	slot = my_slot;
+	pm_scan_reload();
+	pm_scan_rescan();
+	pm_house_start();
+	pm_space_start();
+}
+
+/* Settings have changed. */
+void
+pm_delivery_reload(void)
+{
+	pm_scan_reload();
+}
+
+/* Anything may have been queued. */
+void
+pm_delivery_rescan(void)
+{
+	pm_scan_rescan();
+}
+
+/*
+ * Note what transactions committed.  Messages of a connector that is not known
+ * yet wait for the settings, which came with the same wake-up or before it.
+ */
+void
+pm_delivery_wake(const PmWakeup *wakeup)
+{
+	if (!pm_scan_loaded())
+		scan(GetCurrentTimestamp());
+	if (pm_scan_loaded())
+		pm_channels_wake(wakeup);
+	else
+		pm_scan_rescan();
+}
+
+static void
+turn_body(void *arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		careful = failures > 0;
+
+	pm_store(now, now + STORE_TIME, careful);
+	pm_claim(now, now + CLAIM_TIME, careful);
+}
+
+/*
+ * Nothing of the turn's transaction happened.  If it was for a lock that
+ * somebody has, it is tried again soon; whoever keeps it for longer may have a
+ * row of one connector, and must not hold up the others.
+ */
+static void
+turn_failed(int sqlstate)
+{
+	bool		locked = (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE);
+	long		delay;
+
+	failures++;
+	delay = locked ? LOCKED_DELAY : pm_failure_delay(failures);
+	retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+	pm_undo_failed();
+	pm_store_failed(locked && failures == 1);
+}
+
+/* The turn's transaction, and what follows from how it ended. */
+static void
+run_turn(void)
+{
+	int			sqlstate;
+
+	pm_undo_begin();
+	if (!pm_run_transaction("store results and claim messages", turn_body,
+							NULL, &sqlstate))
+	{
+		turn_failed(sqlstate);
+		return;
+	}
+	failures = 0;
+	if (pm_store_committed() || pm_undo_nlanes() > 0)
+		pm_scan_active();
+	pm_undo_committed();
+	ConditionVariableBroadcast(&slot->finished);
+}
+
+/* Take in what requests have brought. */
+static void
+collect_requests(void)
+{
+	PmHttpRequest *request;
+
+	while ((request = pm_http_next_done()) != NULL)
+	{
+		void	   *owner = pm_http_owner(request);
+		int			i;
+
+		for (i = 0; i < pm_channel_count(); i++)
+			if (pm_channel(i) == owner)
+				break;
+		if (i < pm_channel_count() && pm_channel(i)->recent_asked)
+			pm_failover_found(owner, request);
+		else if (i < pm_channel_count())
+			pm_probe_found(owner, request);
+		else if (((PmJob *) owner)->state == PM_JOB_SENDING)
+			pm_job_sent(owner);
+		else
+			pm_doubt_found(owner);
+	}
+}
+
+/* Move every job on that can be moved on without the turn's transaction. */
+static void
+advance_jobs(TimestampTz now)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (job->state == PM_JOB_READY)
+			pm_job_start(job);
+		else if (job->state == PM_JOB_DOUBT)
+			pm_doubt_look(job, now);
+		else
+			pm_store_again(job, now);
+	}
+}
+
+/* When there is something to do without anything happening. */
+static TimestampTz
+next_turn(TimestampTz now)
+{
+	TimestampTz next = Min(pm_house_next(),
+						   pm_space_next(!dlist_is_empty(pm_jobs())));
+	dlist_iter	iter;
+	int			i;
+
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT ||
+			job->state == PM_JOB_DOUBT)
+			next = Min(next, job->act_at);
+		else if (job->state == PM_JOB_READY && job->channel->in_flight == 0)
+			next = Min(next, TimestampTzPlusMilliseconds(now, LOCKED_DELAY));
+	}
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		TimestampTz at = pm_channel_next(pm_channel(i), now);
+
+		/* What it could do now was done, or has to wait for a request */
+		if (at > now || pm_claim_has_room())
+			next = Min(next, at);
+		if (pm_channel(i)->trouble_dirty)
+			next = now;
+	}
+	if (dlist_is_empty(pm_jobs()))
+		next = Min(next, pm_scan_next());
+	return next == DT_NOEND ? next : Max(next, retry_at);
+}
+
+/*
+ * Do all there is to do at the moment.  Returns when there will be more to do
+ * if nothing happens meanwhile, DT_NOEND for never.
+ */
+TimestampTz
+pm_delivery_turn(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			i;
+
+	if (retry_at <= now)
+		scan(now);
+	if (!pm_scan_loaded())
+		return retry_at;
+	if (pm_scan_copied())
+		return DT_NOEND;
+
+	collect_requests();
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		pm_channel_tick(channel, now);
+		if (!pm_probe_ask(channel, now) && channel->connector &&
+			!channel->probing)
+			pm_failover_ask(channel, now);
+	}
+	pm_failover_end();
+	if (retry_at <= now && (pm_store_wanted(now) || pm_claim_wanted(now)))
+		run_turn();
+	advance_jobs(now);
+
+	if (pm_house_keep(now))
+		ConditionVariableBroadcast(&slot->finished);
+	pm_space_keep(now, !dlist_is_empty(pm_jobs()));
+
+	/* Before a long sleep: what came in without a wake-up, perhaps */
+	if (dlist_is_empty(pm_jobs()) && pm_scan_next() <= now)
+	{
+		pm_scan_rescan();
+		return now;
+	}
+	return next_turn(now);
+}

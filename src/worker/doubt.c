@@ -1,0 +1,248 @@
+/*-------------------------------------------------------------------------
+ *
+ * doubt.c
+ *		Batches whose outcome is unknown.
+ *
+ * Postmark has no idempotency key, so a batch that may have been accepted is
+ * not sent again but looked up: every message carries its batch as metadata,
+ * and Postmark's message search finds what it accepted.  Only what it does not
+ * have goes back into the queue.  The search lags behind, so a batch rests for
+ * settle_time first.
+ *
+ * src/worker/doubt.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "settings/guc.h"
+#include "worker/delivery.h"
+
+/* Searches that fail are tried again after, ms, doubling */
+#define SEARCH_BASE		1000
+#define SEARCH_CEILING	60000
+
+/*
+ * "About to expire": so near its end, ms, or in the last quarter of its life,
+ * whichever is later.
+ */
+#define EXPIRES_SOON	30000
+
+#define MAY_HAVE_BEEN_SENT \
+	"The outcome is unknown, and Postmark's message search could not tell: the message may have been sent."
+
+/*
+ * Take over the intents that an earlier worker left: each of them is in doubt.
+ * Needs a transaction, see queue.h.
+ */
+void
+pm_doubt_load(PmIntent *intents, int nintents)
+{
+	int			i;
+
+	for (i = 0; i < nintents; i++)
+	{
+		PmIntent   *intent = &intents[i];
+		PmChannel  *channel = pm_channel_by_number(PM_LANE_CONNECTOR(intent->lane));
+		PmBatch    *batch;
+		PmJob	   *job;
+
+		if (channel == NULL)
+			continue;
+		batch = pm_batch_create(CurrentMemoryContext, intent->lane,
+								intent->deferred, intent->nids);
+		batch->uuid = intent->uuid;
+		pm_format_uuid(&batch->uuid, batch->uuid_text);
+		batch->created_at = intent->created_at;
+		batch->has_intent = true;
+		pm_queue_read_ids(batch, intent->ids, intent->nids);
+		job = pm_job_create(channel, batch, PM_JOB_DOUBT);
+		pm_job_remember(job);
+		pm_job_doubt(job);
+	}
+}
+
+/* When a message that cannot be looked up has to be decided on. */
+static TimestampTz
+decide_at(const PmMessage *m)
+{
+	TimestampTz margin = Min(EXPIRES_SOON * INT64CONST(1000),
+							 (m->expires_at - m->created_at) / 4);
+
+	if (pm_in_doubt == PM_IN_DOUBT_HOLD)
+		return m->expires_at;
+	return m->expires_at - margin;
+}
+
+/* Send a message again, or, with the error given, finish it if it is late. */
+static void
+send_again(PmMessage *m, TimestampTz now, const char *error)
+{
+	m->attempts++;
+	if (m->expires_at <= now)
+		pm_message_finish(m, "expired", error);
+	else
+	{
+		m->disposal = PM_DEFER;
+		m->retry_at = now;
+	}
+}
+
+/*
+ * The search cannot tell.  Decide, as in_doubt says, on those messages that
+ * cannot wait; try again later for the others.
+ */
+static void
+search_failed(PmJob *job)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		decided = false;
+	int			i;
+
+	job->failures++;
+	job->search_offset = 0;
+	job->state = PM_JOB_DOUBT;
+	job->act_at =
+		TimestampTzPlusMilliseconds(now,
+									SEARCH_BASE / 2 +
+									pm_jitter(Min(SEARCH_BASE << Min(job->failures, 8),
+												  SEARCH_CEILING)));
+	for (i = 0; i < job->batch->nmessages; i++)
+	{
+		PmMessage  *m = &job->batch->messages[i];
+
+		if (m->disposal != PM_KEEP)
+			decided = true;
+		else if (decide_at(m) > now)
+			job->act_at = Min(job->act_at, decide_at(m));
+		else
+		{
+			decided = true;
+			m->last_error = MAY_HAVE_BEEN_SENT;
+			send_again(m, now, MAY_HAVE_BEEN_SENT);
+		}
+	}
+	if (decided)
+	{
+		job->state = PM_JOB_STORE;
+		job->act_at = now;
+	}
+}
+
+/* Look a batch up that has rested long enough. */
+void
+pm_doubt_look(PmJob *job, TimestampTz now)
+{
+	MemoryContext old;
+	char	   *token;
+
+	if (job->act_at > now)
+		return;
+	if (job->batch->nmessages == 0)
+	{
+		job->state = PM_JOB_STORE;
+		return;
+	}
+	token = pm_channel_token(job->channel);
+	if (token == NULL)
+	{
+		search_failed(job);
+		return;
+	}
+	job->state = PM_JOB_SEARCHING;
+	old = MemoryContextSwitchTo(job->context);
+	job->request = pm_api_start_search(job->channel->connector, token,
+									   job->batch->uuid_text,
+									   job->search_offset, job);
+	MemoryContextSwitchTo(old);
+	pfree(token);
+}
+
+/* Mark the message that a search found as sent. */
+static void
+mark_found(PmBatch *batch, const PmFound *found)
+{
+	int64		id = strtoll(found->metadata_id, NULL, 10);
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+		char		metadata[PM_METADATA_ID];
+
+		if (m->id != id)
+			continue;
+		pm_metadata_id(m, metadata);
+		if (m->disposal == PM_KEEP &&
+			strcmp(metadata, found->metadata_id) == 0)
+		{
+			pg_uuid_t  *message_id;
+
+			m->attempts++;
+			message_id = MemoryContextAlloc(batch->context,
+											sizeof(pg_uuid_t));
+			*message_id = found->message_id;
+			m->message_id = message_id;
+			m->error_code = -1;
+			pm_message_finish(m, "sent", NULL);
+			m->last_error = NULL;
+		}
+		return;
+	}
+}
+
+/* A search has ended: take in its page, and ask for the next or settle. */
+void
+pm_doubt_found(PmJob *job)
+{
+	PmBatch    *batch = job->batch;
+	MemoryContext scratch = AllocSetContextCreate(job->context, "search",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	TimestampTz now = GetCurrentTimestamp();
+	PmHttpResult result;
+	PmVerdict	verdict;
+	PmFound    *found;
+	int64		total;
+	int			nread;
+	int			nfound;
+	bool		readable;
+	int			i;
+
+	pm_http_result(job->request, &result);
+	readable = pm_api_read_search(&result, &verdict, &total, &nread, &found,
+								  &nfound);
+	if (readable)
+		for (i = 0; i < nfound; i++)
+			mark_found(batch, &found[i]);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+	pm_http_release(job->request);
+	job->request = NULL;
+
+	if (!readable)
+	{
+		search_failed(job);
+		return;
+	}
+	job->search_offset += nread;
+	if (nread > 0 && job->search_offset < total)
+	{
+		job->state = PM_JOB_DOUBT;
+		job->act_at = now;
+		return;
+	}
+
+	/* What Postmark does not have was not sent. */
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+
+		if (m->disposal == PM_KEEP)
+			send_again(m, now, NULL);
+	}
+	job->state = PM_JOB_STORE;
+}

@@ -1,0 +1,275 @@
+/*-------------------------------------------------------------------------
+ *
+ * housekeeping.c
+ *		What the worker does by the clock: expired messages of connectors that
+ *		do not flow, codes that outlived their use, old history.
+ *
+ * Each of these knows when it is next needed, to the second, from what it saw
+ * the last time and from what was stored since; with nothing to wait for the
+ * worker sleeps without a timer.
+ *
+ * src/worker/housekeeping.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "codes/attempts.h"
+#include "codes/code_store.h"
+#include "queue/history.h"
+#include "settings/guc.h"
+#include "worker/delivery.h"
+
+/* Rows that one transaction deletes */
+#define HOUSEKEEPING_ROWS	1000
+
+/* Shortest time between two of the same kind, ms */
+#define HOUSEKEEPING_DELAY	1000
+
+static TimestampTz content_at;	/* forget codes of failed messages */
+static TimestampTz purge_at;	/* forget old history */
+static TimestampTz codes_at;	/* forget expired codes and what belongs to
+								 * them */
+static TimestampTz attempts_at; /* store failed attempts */
+static TimestampTz attempts_stored_at;
+
+/* How long finished messages are kept, us */
+static int64
+retention(void)
+{
+	return pm_history_retention * INT64CONST(60) * USECS_PER_SEC;
+}
+
+/* Begin: look at everything once. */
+void
+pm_house_start(void)
+{
+	content_at = purge_at = codes_at = attempts_at = DT_NOBEGIN;
+}
+
+/* history_retention may be another one. */
+void
+pm_house_reload(void)
+{
+	purge_at = DT_NOBEGIN;
+}
+
+/* A message was stored in the history. */
+void
+pm_house_finished(const PmMessage *message)
+{
+	if (strcmp(message->status, "failed") == 0)
+		content_at = Min(content_at, message->expires_at);
+	purge_at = Min(purge_at, GetCurrentTimestamp() + retention());
+}
+
+/*
+ * Codes were issued, or attempts failed.  A code has nothing to clean up
+ * before its shortest life is over; attempts are stored at once if that is
+ * not more often than it should be.
+ */
+void
+pm_house_codes(uint32 reasons)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (reasons & PM_WAKE_CODES)
+		codes_at = Min(codes_at,
+					   TimestampTzPlusMilliseconds(now, PM_CODES_CLEANUP_AFTER * 1000L));
+	if (reasons & PM_WAKE_ATTEMPTS)
+		attempts_at =
+			Min(attempts_at,
+				Max(now, TimestampTzPlusMilliseconds(attempts_stored_at,
+													 HOUSEKEEPING_DELAY)));
+}
+
+typedef struct Sweep
+{
+	PmChannel  *channel;
+	TimestampTz now;
+	TimestampTz next;
+} Sweep;
+
+/* Finish what expired of a channel that does not flow. */
+static void
+sweep_body(void *arg)
+{
+	Sweep	   *sweep = arg;
+	int			p;
+
+	sweep->next = DT_NOEND;
+	for (p = 0; p < PM_PRIORITIES * 2; p++)
+	{
+		int32		lane = sweep->channel->number * PM_PRIORITIES + p / 2;
+		PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane,
+											p % 2 == 1, HOUSEKEEPING_ROWS);
+		bool		more = pm_queue_expired(batch, sweep->now,
+											HOUSEKEEPING_ROWS, &sweep->next);
+		int			kept = 0;
+		int			i;
+
+		pm_queue_lock(batch, 0);
+		for (i = 0; i < batch->nmessages; i++)
+		{
+			PmMessage  *m = &batch->messages[i];
+
+			if (!m->locked || pm_in_flight(m->id))
+				continue;
+			pm_message_finish(m, "expired", m->last_error);
+			batch->messages[kept++] = *m;
+		}
+		batch->nmessages = kept;
+		if (kept > 0)
+			pm_batch_store(batch, sweep->now, true);
+		if (more)
+			sweep->next = sweep->now;
+		MemoryContextDelete(batch->context);
+	}
+}
+
+static void
+sweep_channel(PmChannel *channel, TimestampTz now)
+{
+	Sweep		sweep = {channel, now, DT_NOEND};
+	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+	int			sqlstate;
+
+	if (!pm_run_transaction("finish expired messages", sweep_body, &sweep,
+							&sqlstate))
+		sweep.next = soon;
+	channel->sweep_at = sweep.next == DT_NOEND ? DT_NOEND : Max(sweep.next, soon);
+}
+
+static void
+content_body(void *arg)
+{
+	if (pm_history_forget_content(GetCurrentTimestamp(), HOUSEKEEPING_ROWS,
+								  &content_at) == HOUSEKEEPING_ROWS)
+		content_at = DT_NOBEGIN;
+}
+
+static void
+purge_body(void *arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		keep = retention();
+	TimestampTz oldest;
+
+	if (pm_history_purge(now - keep, HOUSEKEEPING_ROWS, &oldest) >= HOUSEKEEPING_ROWS)
+		purge_at = DT_NOBEGIN;
+	else
+		purge_at = oldest == DT_NOEND ? DT_NOEND : oldest + keep;
+}
+
+static void
+codes_body(void *arg)
+{
+	if (pm_codes_cleanup(GetCurrentTimestamp(), HOUSEKEEPING_ROWS, &codes_at))
+		codes_at = DT_NOBEGIN;
+}
+
+typedef struct AttemptsToStore
+{
+	PmAttempts *attempts;
+	int			n;
+} AttemptsToStore;
+
+static void
+attempts_body(void *arg)
+{
+	AttemptsToStore *to_store = arg;
+
+	pm_attempts_store(to_store->attempts, to_store->n);
+}
+
+/*
+ * Store the failed attempts that shared memory has.  Only what has been
+ * committed may be taken away there.  If there are more than fit into one
+ * transaction the next follows at once: where there is no room for a counter,
+ * no code is answered.
+ */
+static void
+store_attempts(TimestampTz now)
+{
+	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+	AttemptsToStore some;
+	int			sqlstate;
+
+	if (attempts_at > now)
+		return;
+	attempts_stored_at = now;
+	attempts_at = DT_NOEND;
+	some.attempts = palloc(sizeof(PmAttempts) * HOUSEKEEPING_ROWS);
+	some.n = pm_attempts_collect(some.attempts, HOUSEKEEPING_ROWS);
+	if (some.n == 0)
+		return;
+	if (!pm_run_transaction("store failed attempts", attempts_body, &some,
+							&sqlstate))
+	{
+		attempts_at = soon;
+		return;
+	}
+	if (!pm_attempts_stored(some.attempts, some.n))
+		attempts_at = soon;
+	if (some.n == HOUSEKEEPING_ROWS)
+		attempts_at = now;
+	pm_house_codes(PM_WAKE_CODES);
+}
+
+/* Run one of the others when it is due, not more often than it should. */
+static void
+keep_house(const char *what, PmTransactionBody body, TimestampTz *at,
+		   TimestampTz now)
+{
+	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+	int			sqlstate;
+
+	if (*at > now)
+		return;
+	if (!pm_run_transaction(what, body, NULL, &sqlstate))
+		*at = soon;
+	if (*at != DT_NOEND)
+		*at = Max(*at, soon);
+}
+
+/* Do what is due.  Returns whether messages may have been finished. */
+bool
+pm_house_keep(TimestampTz now)
+{
+	bool		swept = false;
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		if (channel->connector && !pm_channel_flows(channel) &&
+			channel->sweep_at <= now)
+		{
+			sweep_channel(channel, now);
+			swept = true;
+		}
+	}
+	keep_house("forget the codes of failed messages", content_body,
+			   &content_at, now);
+	keep_house("forget expired codes", codes_body, &codes_at, now);
+	store_attempts(now);
+	if (pm_history_retention > 0)
+		keep_house("purge its history", purge_body, &purge_at, now);
+	else
+		purge_at = DT_NOEND;
+	return swept;
+}
+
+/*
+ * When something of it is next due, but for the sweeps, which the channels
+ * know; DT_NOEND for never.
+ */
+TimestampTz
+pm_house_next(void)
+{
+	return Min(Min(content_at, purge_at), Min(codes_at, attempts_at));
+}

@@ -1,0 +1,406 @@
+/*-------------------------------------------------------------------------
+ *
+ * jobs.c
+ *		Batches on their way: sending one, and what its answer means for each
+ *		of its messages.
+ *
+ * A job owns a batch from the moment its intent is committed until nothing of
+ * it is left in the intent.  Nothing here needs a transaction.
+ *
+ * src/worker/jobs.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "settings/guc.h"
+#include "worker/delivery.h"
+
+/* A message that Postmark could not take just now, ms */
+#define RETRY_BASE			1000
+#define RETRY_CEILING		60000
+
+static dlist_head jobs = DLIST_STATIC_INIT(jobs);
+static HTAB *in_flight = NULL;
+static Size body_bytes = 0;
+
+/* All jobs there are. */
+dlist_head *
+pm_jobs(void)
+{
+	return &jobs;
+}
+
+/* Bytes of all request bodies that are kept. */
+Size
+pm_jobs_bytes(void)
+{
+	return body_bytes;
+}
+
+/* Whether a message belongs to a job. */
+bool
+pm_in_flight(int64 id)
+{
+	return in_flight && hash_search(in_flight, &id, HASH_FIND, NULL) != NULL;
+}
+
+/*
+ * A job for a batch, which it takes over.  It is not known to anybody until
+ * pm_job_remember.
+ */
+PmJob *
+pm_job_create(PmChannel *channel, PmBatch *batch, PmJobState state)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "postmark job",
+												  ALLOCSET_SMALL_SIZES);
+	PmJob	   *job = MemoryContextAllocZero(context, sizeof(PmJob));
+
+	job->context = context;
+	job->channel = channel;
+	job->batch = batch;
+	job->state = state;
+	MemoryContextSetParent(batch->context, context);
+	return job;
+}
+
+/* The batch's intent is committed: its messages are in flight from now on. */
+void
+pm_job_remember(PmJob *job)
+{
+	int			i;
+
+	if (in_flight == NULL)
+	{
+		HASHCTL		info;
+
+		info.keysize = sizeof(int64);
+		info.entrysize = sizeof(int64);
+		info.hcxt = TopMemoryContext;
+		in_flight = hash_create("postmark messages in flight", 4096, &info,
+								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	for (i = 0; i < job->batch->nmessages; i++)
+		hash_search(in_flight, &job->batch->messages[i].id, HASH_ENTER, NULL);
+	dlist_push_tail(&jobs, &job->node);
+}
+
+static void
+release_request(PmJob *job)
+{
+	if (job->request)
+		pm_http_release(job->request);
+	job->request = NULL;
+	if (job->body.data)
+	{
+		body_bytes -= job->body.maxlen;
+		pfree(job->body.data);
+		job->body.data = NULL;
+	}
+}
+
+/* Forget a job; its messages are in flight no more. */
+void
+pm_job_drop(PmJob *job)
+{
+	int			i;
+
+	release_request(job);
+	for (i = 0; i < job->batch->nmessages; i++)
+		hash_search(in_flight, &job->batch->messages[i].id, HASH_REMOVE, NULL);
+	dlist_delete(&job->node);
+	MemoryContextDelete(job->context);
+}
+
+/* What is left in a job is in doubt from now on; doubt.c looks it up. */
+void
+pm_job_doubt(PmJob *job)
+{
+	job->state = PM_JOB_DOUBT;
+	job->failures = 0;
+	job->search_offset = 0;
+	job->act_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											  pm_settle_time);
+}
+
+/*
+ * That one of the job's messages is back in a table, or deferred, is committed:
+ * see that it is found there.
+ */
+void
+pm_job_returned(PmJob *job, const PmMessage *m)
+{
+	PmLane	   *lane = pm_channel_lane(job->channel, job->batch->lane);
+
+	if (m->disposal == PM_DEFER ||
+		(m->disposal == PM_RELEASE && job->batch->deferred))
+		lane->due = DT_NOBEGIN;
+	else if (m->disposal == PM_RELEASE)
+		pm_ranges_add(&lane->late, m->id, m->id);
+}
+
+/*
+ * What the tables say of the batch now is what its messages' disposals say:
+ * let go of all but those in doubt, and see that the others are found where
+ * they are.
+ */
+void
+pm_job_settle(PmJob *job)
+{
+	PmBatch    *batch = job->batch;
+	int			kept = 0;
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+
+		if (m->disposal == PM_KEEP)
+		{
+			batch->messages[kept++] = *m;
+			continue;
+		}
+		hash_search(in_flight, &m->id, HASH_REMOVE, NULL);
+		pm_job_returned(job, m);
+	}
+	batch->nmessages = kept;
+	if (kept == 0)
+		pm_job_drop(job);
+	else
+		pm_job_doubt(job);
+}
+
+/*
+ * Write the request body.  False if a message cannot be had in UTF-8, which the
+ * queue's check keeps out, but a connector's own texts might do.
+ */
+static bool
+build_body(PmJob *job)
+{
+	PmBatch    *batch = job->batch;
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool ok = true;
+
+	initStringInfo(&job->body);
+	PG_TRY();
+	{
+		int			i;
+
+		pm_api_batch_begin(&job->body);
+		for (i = 0; i < batch->nmessages; i++)
+		{
+			PmMessage  *m = &batch->messages[i];
+			char		id[PM_METADATA_ID];
+			PmApiMessage api;
+
+			pm_metadata_id(m, id);
+			memset(&api, 0, sizeof(api));
+			api.to = m->email;
+			api.template_alias = m->template_alias;
+			api.code = m->code;
+			api.payload = m->payload;
+			api.no_track_links = m->no_track;
+			api.metadata_id = id;
+			api.metadata_batch = batch->uuid_text;
+			pm_api_batch_add(&job->body, job->channel->connector, &api);
+		}
+		pm_api_batch_end(&job->body);
+
+		/* It has grown by doubling */
+		job->body.data = repalloc(job->body.data, job->body.len + 1);
+		job->body.maxlen = job->body.len + 1;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		ok = false;
+	}
+	PG_END_TRY();
+	body_bytes += job->body.maxlen;
+	return ok;
+}
+
+/*
+ * Send a job's batch.  If something expired while it waited, or the channel no
+ * longer flows, it is given back to the queue instead.  Returns false if the
+ * channel is to wait.
+ */
+bool
+pm_job_start(PmJob *job)
+{
+	PmBatch    *batch = job->batch;
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext old;
+	char	   *token = NULL;
+	bool		stale = false;
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+		if (batch->messages[i].expires_at <= now)
+			stale = true;
+	if (!stale && pm_channel_flows(job->channel))
+	{
+		if (!pm_channel_ready(job->channel, now))
+			return false;
+		token = pm_channel_token(job->channel);
+	}
+	if (token == NULL)
+	{
+		pm_batch_dispose(batch, PM_RELEASE);
+		job->state = PM_JOB_STORE;
+		return true;
+	}
+
+	old = MemoryContextSwitchTo(job->context);
+	if (!build_body(job))
+	{
+		release_request(job);
+		job->state = batch->nmessages > 1 ? PM_JOB_SPLIT : PM_JOB_STORE;
+		if (batch->nmessages == 1)
+			pm_message_finish(&batch->messages[0], "failed",
+							  "The message cannot be converted to UTF-8.");
+		MemoryContextSwitchTo(old);
+		pfree(token);
+		return true;
+	}
+
+	pm_channel_spend(job->channel);
+	job->state = PM_JOB_SENDING;
+	job->request = pm_api_start_batch(job->channel->connector, token,
+									  &job->body, job);
+	MemoryContextSwitchTo(old);
+	pfree(token);
+	return true;
+}
+
+/* Postmark may repeat what it was sent: no code must be shown anywhere. */
+static void
+mask_verdict(PmJob *job, PmVerdict *verdict, const PmMessage *m)
+{
+	if (verdict->text == NULL)
+		return;
+	pm_channel_mask(job->channel, verdict->text);
+	pm_api_mask(verdict->text, m->code);
+	pm_api_mask_payload(verdict->text, m->payload);
+}
+
+/* What an answer for one message means for it. */
+static void
+apply_verdict(PmJob *job, PmMessage *m, const PmVerdict *verdict)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	PmChannel  *channel = job->channel;
+
+	m->error_code = verdict->error_code > 0 ? verdict->error_code : -1;
+	if (verdict->outcome != PM_ACCEPTED)
+		m->last_error = pm_api_detail(verdict);
+	switch (verdict->outcome)
+	{
+		case PM_ACCEPTED:
+			m->attempts++;
+			m->message_id = verdict->message_id;
+			m->last_error = NULL;
+			pm_message_finish(m, "sent", NULL);
+			break;
+		case PM_SUPPRESSED:
+			m->attempts++;
+			pm_message_finish(m, "suppressed", m->last_error);
+			break;
+		case PM_REFUSED:
+		case PM_POISONED:
+			m->attempts++;
+			pm_message_finish(m, "failed", m->last_error);
+			break;
+		case PM_NO_TEMPLATE:
+			m->disposal = PM_DEFER;
+			m->retry_at = TimestampTzPlusMilliseconds(now, PM_NO_TEMPLATE_DELAY);
+			break;
+		case PM_MISCONFIGURED:
+			m->disposal = PM_RELEASE;
+			if (channel->state != PM_BLOCKED)
+				pm_channel_block(channel, verdict);
+			break;
+		case PM_UNAVAILABLE:
+		case PM_RATE_LIMITED:
+			m->disposal = PM_DEFER;
+			m->attempts++;
+			m->retry_at =
+				TimestampTzPlusMilliseconds(now,
+											Max(pm_jitter(Min(RETRY_BASE << Min(m->attempts, 10),
+															  RETRY_CEILING)),
+												100));
+			break;
+		case PM_IN_DOUBT:
+			m->disposal = PM_KEEP;
+			break;
+	}
+}
+
+/* The request of a job has ended: find out what it means. */
+void
+pm_job_sent(PmJob *job)
+{
+	PmBatch    *batch = job->batch;
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	PmHttpResult result;
+	PmVerdict	whole;
+	PmVerdict  *items = palloc0(sizeof(PmVerdict) * batch->nmessages);
+	int			i;
+
+	job->channel->in_flight--;
+	job->state = PM_JOB_STORE;
+	pm_http_result(job->request, &result);
+	if (pm_api_read_batch(&result, batch->nmessages, &whole, items))
+	{
+		pm_channel_succeeded(job->channel);
+		for (i = 0; i < batch->nmessages; i++)
+		{
+			mask_verdict(job, &items[i], &batch->messages[i]);
+			apply_verdict(job, &batch->messages[i], &items[i]);
+		}
+	}
+	else
+	{
+		for (i = 0; i < batch->nmessages; i++)
+			mask_verdict(job, &whole, &batch->messages[i]);
+		switch (whole.outcome)
+		{
+			case PM_MISCONFIGURED:
+				pm_batch_dispose(batch, PM_RELEASE);
+				pm_channel_block(job->channel, &whole);
+				break;
+			case PM_UNAVAILABLE:
+			case PM_RATE_LIMITED:
+				pm_batch_dispose(batch, PM_RELEASE);
+				pm_channel_back_off(job->channel, &whole);
+				break;
+			case PM_IN_DOUBT:
+				pm_batch_dispose(batch, PM_KEEP);
+				pm_channel_back_off(job->channel, &whole);
+				break;
+			default:
+
+				/* Refused whole: halve it until the culprit stands alone */
+				pm_channel_succeeded(job->channel);
+				if (batch->nmessages == 1)
+					apply_verdict(job, &batch->messages[0], &whole);
+				else
+					job->state = PM_JOB_SPLIT;
+				break;
+		}
+	}
+	pfree(items);
+	release_request(job);
+	MemoryContextSwitchTo(old);
+
+	for (i = 0; i < batch->nmessages; i++)
+		if (job->state == PM_JOB_SPLIT || batch->messages[i].disposal != PM_KEEP)
+			return;
+	pm_job_doubt(job);
+}

@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ *
+ * probe.c
+ *		Whether a configuration that Postmark refused is mended.
+ *
+ * A blocked channel may send nothing, for each of its messages would be
+ * refused.  Now and then Postmark is asked for the server that the token is of,
+ * which sends nothing; if it answers, the channel is opened, and its next
+ * request shows whether that was all that was wrong.
+ *
+ * src/worker/probe.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "worker/delivery.h"
+
+/*
+ * Probe a blocked channel, where it is time to.  Returns whether it was; then
+ * a request is under way, whose owner is the channel, or there is no token.
+ */
+bool
+pm_probe_ask(PmChannel *channel, TimestampTz now)
+{
+	MemoryContext old;
+	char	   *token;
+
+	if (channel->state != PM_BLOCKED || channel->retry_at > now ||
+		channel->probing || channel->recent_asked ||
+		channel->connector == NULL || channel->connector->invalid)
+		return false;
+	token = pm_channel_token(channel);
+	if (token == NULL)
+	{
+		pm_channel_no_token(channel);
+		return true;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	channel->probing = true;
+	(void) pm_api_start_server(channel->connector, token, channel);
+	MemoryContextSwitchTo(old);
+	pfree(token);
+	return true;
+}
+
+/* The probe has been answered, or not; releases the request. */
+void
+pm_probe_found(PmChannel *channel, PmHttpRequest *request)
+{
+	PmHttpResult result;
+	PmVerdict	verdict;
+
+	channel->probing = false;
+	pm_http_result(request, &result);
+	pm_api_read_plain(&result, &verdict);
+	pm_http_release(request);
+	if (channel->state != PM_BLOCKED)
+		return;
+	if (verdict.outcome == PM_ACCEPTED)
+		channel->state = PM_OPEN;
+	else
+		pm_channel_block(channel, &verdict);
+}

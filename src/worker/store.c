@@ -1,0 +1,322 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *		Storing what became of messages, and of connectors.
+ *
+ * A job's outcome stays in memory until it is committed.  It is stored in a
+ * turn's transaction, among others; if that fails, by itself, so that a bad
+ * result does not hold up the others, and message by message if that fails as
+ * well.  Nothing more of its connector is claimed while it waits.
+ *
+ * src/worker/store.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "worker/delivery.h"
+#include "worker/queue_space.h"
+
+/*
+ * When somebody has a row or a table locked that an outcome needs, try it again
+ * after, ms.  Each try may take lock_timeout.
+ */
+#define LOCKED_DELAY		500
+
+/* Replace a refused batch by its halves, each with an intent of its own. */
+static void
+split(PmJob *job, TimestampTz now, bool careful)
+{
+	PmBatch    *batch = job->batch;
+	int			middle = batch->nmessages / 2;
+	int			half;
+	int			i;
+
+	pm_batch_dispose(batch, PM_RELEASE);
+	if (!pm_batch_store(batch, now, careful))
+		return;
+	for (half = 0; half < 2; half++)
+	{
+		int			from = half == 0 ? 0 : middle;
+		int			upto = half == 0 ? middle : batch->nmessages;
+		PmBatch    *child = pm_batch_create(CurrentMemoryContext, batch->lane,
+											batch->deferred, upto - from);
+
+		for (i = from; i < upto; i++)
+		{
+			pm_batch_copy_message(child, &batch->messages[i]);
+			child->messages[i - from].disposal = PM_KEEP;
+		}
+		pm_batch_new_uuid(child);
+		child->created_at = now;
+		child->has_intent = true;
+		pm_intent_insert(child);
+		pm_undo_note_job(pm_job_create(job->channel, child, PM_JOB_READY));
+	}
+}
+
+/* Store what became of a job; careful: as for pm_batch_store. */
+static void
+store(PmJob *job, TimestampTz now, bool careful)
+{
+	if (job->state == PM_JOB_SPLIT)
+		split(job, now, careful);
+	else if (!pm_batch_store(job->batch, now, careful))
+	{
+		/* Somebody else settled it */
+		pm_batch_dispose(job->batch, PM_STORED);
+	}
+}
+
+/* Whether a job's outcome is to be stored now, by itself or among others. */
+static bool
+is_due(const PmJob *job, TimestampTz now)
+{
+	return (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT) &&
+		job->act_at <= now;
+}
+
+/* A job's outcome is committed. */
+static void
+stored(PmJob *job)
+{
+	Size		size = 0;
+	int			i;
+
+	if (job->store_failures > 0)
+		job->channel->unstored--;
+	job->store_failures = 0;
+	job->by_row = false;
+	for (i = 0; i < job->batch->nmessages; i++)
+	{
+		PmMessage  *m = &job->batch->messages[i];
+
+		size += m->size;
+		if (m->disposal == PM_FINISH)
+			pm_house_finished(m);
+	}
+	pm_space_used(size);
+	if (job->state == PM_JOB_SPLIT)
+		pm_job_drop(job);
+	else
+		pm_job_settle(job);
+}
+
+static void
+store_one_body(void *arg)
+{
+	store((PmJob *) arg, GetCurrentTimestamp(), true);
+}
+
+/*
+ * Store a result by itself, message by message if need be, after a transaction
+ * that stored it among others failed.
+ */
+static void
+store_alone(PmJob *job)
+{
+	PmBatch    *batch = job->batch;
+	PmDisposal *wanted;
+	int			sqlstate;
+	bool		locked;
+	long		delay;
+	bool		complete = true;
+	int			i;
+
+	if (job->state == PM_JOB_SPLIT)
+	{
+		/* Give it up whole; it is refused and split anew */
+		pm_batch_dispose(batch, PM_RELEASE);
+		job->state = PM_JOB_STORE;
+	}
+	if (pm_run_transaction("store the result of a request", store_one_body,
+						   job, &sqlstate))
+	{
+		stored(job);
+		return;
+	}
+	if (job->store_failures++ == 0)
+		job->channel->unstored++;
+	locked = (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE);
+	delay = locked ? LOCKED_DELAY : pm_failure_delay(job->store_failures);
+	job->act_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+	job->by_row = true;
+	if (locked)
+		return;
+
+	wanted = MemoryContextAlloc(job->context,
+								sizeof(PmDisposal) * batch->nmessages);
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		wanted[i] = batch->messages[i].disposal;
+		if (wanted[i] != PM_STORED)
+			batch->messages[i].disposal = PM_KEEP;
+	}
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+
+		if (wanted[i] == PM_STORED || wanted[i] == PM_KEEP)
+			continue;
+		m->disposal = wanted[i];
+		if (!pm_run_transaction("store the result of a message", store_one_body,
+								job, &sqlstate))
+		{
+			m->disposal = PM_KEEP;
+			complete = false;
+			continue;
+		}
+		if (m->disposal == PM_FINISH)
+			pm_house_finished(m);
+		pm_job_returned(job, m);
+		m->disposal = wanted[i] = PM_STORED;
+	}
+	for (i = 0; i < batch->nmessages; i++)
+		batch->messages[i].disposal = wanted[i];
+	pfree(wanted);
+	if (complete)
+		stored(job);
+}
+
+/* Write down what trouble the channels are in, where that is not done yet. */
+static void
+store_troubles(void)
+{
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		if (!channel->trouble_dirty)
+			continue;
+		pm_trouble_store(channel->name,
+						 channel->trouble == NULL ? NULL :
+						 channel->state == PM_BLOCKED ? "blocked" : "backing_off",
+						 channel->trouble, channel->trouble_hint);
+	}
+}
+
+/* That is committed. */
+static void
+troubles_stored(void)
+{
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		if (!channel->trouble_dirty)
+			continue;
+		channel->trouble_dirty = false;
+		channel->trouble_shown = (channel->trouble != NULL);
+	}
+}
+
+/* Whether a turn's transaction would have anything to store. */
+bool
+pm_store_wanted(TimestampTz now)
+{
+	dlist_iter	iter;
+	int			i;
+
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (is_due(job, now) && !job->by_row)
+			return true;
+	}
+	for (i = 0; i < pm_channel_count(); i++)
+		if (pm_channel(i)->trouble_dirty)
+			return true;
+	return false;
+}
+
+/*
+ * Store the outcomes of jobs, which become "storing", and the connectors'
+ * troubles.  To be called in a turn's transaction.
+ *
+ * now:     when the transaction began
+ * until:   no more jobs are taken up after this time, but at least one
+ * careful: as for pm_batch_store
+ *
+ * Raises what the queue's SQL does.
+ */
+void
+pm_store(TimestampTz now, TimestampTz until, bool careful)
+{
+	bool		enough = false;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		job->storing = !enough && is_due(job, now) && !job->by_row;
+		if (!job->storing)
+			continue;
+		store(job, now, careful);
+		enough = GetCurrentTimestamp() >= until;
+	}
+	store_troubles();
+}
+
+/*
+ * That transaction has committed.  Returns whether there was a job's outcome in
+ * it.
+ */
+bool
+pm_store_committed(void)
+{
+	dlist_mutable_iter iter;
+	bool		any = false;
+
+	dlist_foreach_modify(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (!job->storing)
+			continue;
+		job->storing = false;
+		any = true;
+		stored(job);
+	}
+	troubles_stored();
+	return any;
+}
+
+/*
+ * That transaction has failed, of which nothing is left.  Its outcomes are
+ * stored one by one, unless "together": then the next one may do.
+ */
+void
+pm_store_failed(bool together)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+		bool		storing = job->storing;
+
+		job->storing = false;
+		if (storing && !together)
+			store_alone(job);
+	}
+}
+
+/*
+ * Try again to store what could not be stored among others, where it is time
+ * to.  The job may be gone afterwards.
+ */
+void
+pm_store_again(PmJob *job, TimestampTz now)
+{
+	if (job->by_row && is_due(job, now))
+		store_alone(job);
+}

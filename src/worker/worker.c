@@ -1,0 +1,257 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		The background worker of one database.
+ *
+ * It sleeps in one wait set on its latch, the postmaster and libcurl's
+ * sockets, and on nothing else: an idle worker has no timer, opens no
+ * transaction and writes no WAL.  All that it knows can be found out anew, so
+ * any error that escapes a turn ends the process, and the launcher starts
+ * another.
+ *
+ * src/worker/worker.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "postmark/http.h"
+#include "settings/guc.h"
+#include "worker/delivery.h"
+#include "worker/queue_vacuum.h"
+#include "worker/worker.h"
+
+/* Before a sleep longer than this, ms, statistics are handed over. */
+#define LONG_SLEEP 1000
+
+static PmSlot *slot = NULL;
+static PmWorkerExit exit_reason = PM_EXIT_UNKNOWN;
+
+/*
+ * Settings of the session that nothing may weaken: not the configuration file,
+ * not ALTER DATABASE, not ALTER ROLE.
+ */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			pinned[] = {
+	{"search_path", "pg_catalog"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"session_replication_role", "origin"},
+	{"row_security", "off"},
+	{"statement_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+	{"lock_timeout", "50ms"},
+	{"jit", "off"},
+	{"enable_seqscan", "off"},
+	{"enable_indexscan", "on"},
+	{"enable_tidscan", "on"},
+	{"enable_nestloop", "on"},
+	{"plan_cache_mode", "force_generic_plan"},
+	{"max_parallel_workers_per_gather", "0"},
+	{"log_parameter_max_length_on_error", "0"},
+	{"log_statement", "none"},
+	{"log_min_duration_statement", "-1"},
+	{"log_min_duration_sample", "-1"},
+	{"bytea_output", "hex"},
+	{"application_name", "postmark_connector"}
+};
+
+/*
+ * An application's asynchronous commit becomes durable with our first commit
+ * after it, before its mail leaves; so ours must be synchronous.  More than
+ * that, as remote_apply is, may be asked for.
+ */
+static void
+pin_synchronous_commit(void)
+{
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_ON)
+		SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+static void
+pin_settings(void)
+{
+	int			i;
+
+	for (i = 0; i < lengthof(pinned); i++)
+		SetConfigOption(pinned[i].name, pinned[i].value, PGC_SUSET,
+						PGC_S_OVERRIDE);
+	pin_synchronous_commit();
+}
+
+/*
+ * Request bodies are made outside of transactions, where no conversion can be
+ * looked up; that of the client encoding is kept ready.
+ */
+static void
+cache_conversion(void)
+{
+	StartTransactionCommand();
+	SetConfigOption("client_encoding", "UTF8", PGC_USERSET, PGC_S_OVERRIDE);
+	CommitTransactionCommand();
+}
+
+/* Tell the launcher, and whoever waits, that this worker is gone. */
+static void
+detach(int code, Datum arg)
+{
+	PmShared   *shared = pm_shared();
+
+	pm_vacuum_end(false);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot->proc = NULL;
+	slot->pid = 0;
+	slot->ready = false;
+	slot->exit = exit_reason;
+	if (shared->launcher)
+		SetLatch(&shared->launcher->procLatch);
+	LWLockRelease(shared->lock);
+	ConditionVariableBroadcast(&shared->changed);
+	ConditionVariableBroadcast(&slot->finished);
+}
+
+static void
+attach(int index)
+{
+	static const uint64 none[PM_WAKE_LANE_WORDS];
+	PmShared   *shared = pm_shared();
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = &shared->slots[index];
+	slot->proc = MyProc;
+	slot->pid = MyProcPid;
+	LWLockRelease(shared->lock);
+	pm_slot_hush(slot, none);
+	before_shmem_exit(detach, (Datum) 0);
+}
+
+/* Whether the extension is still what it was at the start. */
+static bool
+extension_present(Oid *extension)
+{
+	Oid			found;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	found = pm_extension_oid();
+	CommitTransactionCommand();
+	if (!OidIsValid(*extension))
+		*extension = found;
+	return OidIsValid(found) && found == *extension;
+}
+
+/* End; the launcher, not the postmaster, starts a worker again. */
+static void
+leave(PmWorkerExit reason)
+{
+	exit_reason = reason;
+	pm_vacuum_end(true);
+	proc_exit(0);
+}
+
+/* Act on what was left in the slot. */
+static void
+take_wakeup(Oid *extension)
+{
+	static PmWakeup wakeup;
+
+	if (!pm_slot_collect(slot, &wakeup))
+		return;
+	if ((wakeup.reasons & PM_WAKE_CATALOG) && !extension_present(extension))
+		leave(PM_EXIT_NO_EXTENSION);	/* or another one, see launcher.c */
+	if (wakeup.reasons & (PM_WAKE_SETTINGS | PM_WAKE_RESUME))
+		pm_delivery_reload();
+	if (wakeup.reasons & PM_WAKE_RESUME)
+		pm_channels_reopen(wakeup.resumed);
+	if (wakeup.reasons & PM_WAKE_RESCAN)
+		pm_delivery_rescan();
+	if (wakeup.reasons & (PM_WAKE_MESSAGES | PM_WAKE_DEFERRED))
+		pm_delivery_wake(&wakeup);
+	pm_house_codes(wakeup.reasons);
+}
+
+/*
+ * Entry point; the argument is the number of the slot that the launcher took.
+ */
+void
+postmark_worker_main(Datum arg)
+{
+	Oid			extension = InvalidOid;
+	MemoryContext context;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	attach(DatumGetInt32(arg));
+	BackgroundWorkerInitializeConnectionByOid(slot->database, InvalidOid, 0);
+	pin_settings();
+	cache_conversion();
+	if (!extension_present(&extension))
+		leave(PM_EXIT_NO_EXTENSION);
+
+	LWLockAcquire(pm_shared()->lock, LW_EXCLUSIVE);
+	slot->ready = true;
+	/* The launcher may wait with others until this one has started */
+	if (pm_shared()->launcher)
+		SetLatch(&pm_shared()->launcher->procLatch);
+	LWLockRelease(pm_shared()->lock);
+	ConditionVariableBroadcast(&pm_shared()->changed);
+	ConditionVariableBroadcast(&slot->finished);
+
+	context = AllocSetContextCreate(TopMemoryContext, "postmark turn",
+									ALLOCSET_DEFAULT_SIZES);
+	pm_delivery_start(slot);
+	for (;;)
+	{
+		uint64		quiet[PM_WAKE_LANE_WORDS];
+		TimestampTz next;
+		long		timeout = -1;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+
+		if (pg_atomic_read_u32(&slot->stop))
+			leave(PM_EXIT_STOPPED);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			pin_synchronous_commit();
+			pm_delivery_reload();
+			if (!pm_worker_enabled)
+				leave(PM_EXIT_STOPPED);
+		}
+		take_wakeup(&extension);
+		next = pm_delivery_turn();
+		pm_channels_quiet(quiet);
+		pm_slot_hush(slot, quiet);
+
+		if (next != DT_NOEND)
+			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													  next);
+		if (timeout < 0 || timeout > LONG_SLEEP)
+			pgstat_report_stat(true);
+		pm_http_wait(timeout, PG_WAIT_EXTENSION);
+	}
+}
