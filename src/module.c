@@ -16,11 +16,21 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "codes/attempts.h"
 #include "settings/guc.h"
 #include "shared/shmem.h"
-#include "worker/worker.h"
+#include "shared/slots.h"
+#include "worker/databases.h"
+#include "worker/launcher.h"
 
 PG_MODULE_MAGIC;
+
+/* What is in shared memory */
+static const PmSharedPart shared_parts[] = {
+	{"postmark_connector workers", pm_slots_size, NULL, pm_slots_init},
+	{"postmark_connector attempts", pm_attempts_size, pm_attempts_table_size,
+	pm_attempts_init},
+};
 
 extern PGDLLEXPORT void _PG_init(void);
 
@@ -33,7 +43,7 @@ _PG_init(void)
 	/* pg_upgrade starts nothing */
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
-	pm_shmem_install_hooks();
+	pm_shmem_install_hooks(shared_parts, lengthof(shared_parts));
 	pm_install_database_hooks();
 	pm_register_launcher();
 }

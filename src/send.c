@@ -27,7 +27,13 @@
 #include "base/args.h"
 #include "base/errors.h"
 #include "postmark/api.h"
+#include "postmark/api_errors.h"
+#include "postmark/http.h"
 #include "queue/message_check.h"
+#include "settings/config_json.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
+#include "settings/connector_token.h"
 
 #define TEST_USAGE_TYPE "Generic"
 #define TEST_CODE		"000000"

@@ -59,26 +59,27 @@ static AttemptsShared *state = NULL;
 static HTAB *table = NULL;
 static LWLock *table_lock = NULL;
 
-/* Bytes of shared memory that are needed here. */
+/* See PmSharedPart. */
 Size
 pm_attempts_size(void)
 {
-	return add_size(MAXALIGN(sizeof(AttemptsShared)),
-					hash_estimate_size(PM_ATTEMPTS_MAX, sizeof(AttemptsEntry)));
+	return sizeof(AttemptsShared);
 }
 
-/*
- * Make or find the table, at start-up with AddinShmemInitLock held.  The lock
- * protects it from then on.
- */
+/* See PmSharedPart. */
+Size
+pm_attempts_table_size(void)
+{
+	return hash_estimate_size(PM_ATTEMPTS_MAX, sizeof(AttemptsEntry));
+}
+
+/* See PmSharedPart.  The lock protects the table, too. */
 void
-pm_attempts_init(LWLock *lock)
+pm_attempts_init(void *place, LWLock *lock, bool found)
 {
 	HASHCTL		info;
-	bool		found;
 
-	state = ShmemInitStruct("postmark_connector attempts",
-							sizeof(AttemptsShared), &found);
+	state = place;
 	if (!found)
 		memset(state, 0, sizeof(AttemptsShared));
 

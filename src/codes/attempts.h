@@ -58,7 +58,8 @@ typedef struct PmAttempts
 } PmAttempts;
 
 extern Size pm_attempts_size(void);
-extern void pm_attempts_init(LWLock *lock);
+extern Size pm_attempts_table_size(void);
+extern void pm_attempts_init(void *place, LWLock *lock, bool found);
 
 /* For sessions */
 extern uint64 pm_attempts_epoch(void);

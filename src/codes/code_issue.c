@@ -22,13 +22,17 @@
 
 #include "base/args.h"
 #include "base/errors.h"
-#include "base/text.h"
+#include "codes/code_secret.h"
 #include "codes/code_store.h"
+#include "queue/batch.h"
 #include "queue/enqueue.h"
 #include "queue/message_check.h"
 #include "queue/trigger_row.h"
-#include "settings/config.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
+#include "settings/recipient_policy.h"
 #include "shared/wake.h"
+#include "shared/wakeup.h"
 
 #define LINK_MAX	2048		/* bytes */
 #define LINK_PLACE	"{token}"

@@ -28,6 +28,8 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "codes/attempts.h"
+#include "codes/code_secret.h"
 #include "codes/code_store.h"
 
 /* Class of our advisory locks; PostgreSQL's own functions use 1 and 2. */

@@ -23,11 +23,15 @@
 #include "base/errors.h"
 #include "base/text.h"
 #include "codes/attempts.h"
+#include "codes/code_secret.h"
 #include "codes/code_store.h"
 #include "queue/message_check.h"
-#include "settings/config.h"
-#include "shared/shmem.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
+#include "settings/recipient_policy.h"
+#include "shared/slots.h"
 #include "shared/wake.h"
+#include "shared/wakeup.h"
 
 PG_FUNCTION_INFO_V1(postmark_verify_code);
 PG_FUNCTION_INFO_V1(postmark_verify_token);

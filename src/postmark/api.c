@@ -30,9 +30,14 @@
 
 #include "base/errors.h"
 #include "base/text.h"
+#include "base/uuid_text.h"
 #include "postmark/api.h"
+#include "postmark/api_errors.h"
+#include "postmark/http.h"
 #include "postmark/json.h"
+#include "settings/connector.h"
 #include "settings/guc.h"
+#include "settings/token.h"
 
 #define TOKEN_HEADER "X-Postmark-Server-Token: "
 

@@ -15,37 +15,9 @@
 #ifndef PM_API_H
 #define PM_API_H
 
-#include "base/uuid_text.h"
+#include "postmark/api_errors.h"
 #include "postmark/http.h"
-#include "settings/config.h"
-
-/* What an answer means for a message, or for a request as a whole. */
-typedef enum PmOutcome
-{
-	PM_ACCEPTED,				/* Postmark has it */
-	PM_SUPPRESSED,				/* inactive recipient: final */
-	PM_REFUSED,					/* refused for good: final */
-	PM_POISONED,				/* the request was refused whole: find out
-								 * which message it is; alone: final */
-	PM_NO_TEMPLATE,				/* Postmark does not know the alias: trouble
-								 * with the configuration of a usage type */
-	PM_MISCONFIGURED,			/* token, sender, account, stream: trouble
-								 * with the connector */
-	PM_UNAVAILABLE,				/* certainly not accepted, try again later */
-	PM_RATE_LIMITED,			/* the same, because of too many requests */
-	PM_IN_DOUBT					/* may have been accepted */
-} PmOutcome;
-
-typedef struct PmVerdict
-{
-	PmOutcome	outcome;
-	int			http_status;	/* 0: no answer */
-	int			error_code;		/* Postmark's ErrorCode, -1: none */
-	char	   *text;			/* cleaned, at most PM_NETWORK_TEXT_MAX bytes;
-								 * NULL if accepted */
-	pg_uuid_t  *message_id;		/* palloc'd, or NULL */
-	long		retry_after_ms; /* -1: not said */
-} PmVerdict;
+#include "settings/connector.h"
 
 /* One message to send. */
 typedef struct PmApiMessage
@@ -75,9 +47,6 @@ typedef struct PmListed
 } PmListed;
 
 #define PM_SEARCH_PAGE 500
-
-/* A secret shorter than this is not searched for: it would be everywhere. */
-#define PM_MASK_MIN 3
 
 /* Requests.  A body belongs to the caller until the request is released. */
 extern void pm_api_message(StringInfo buf, const PmConnector *connector,
@@ -121,15 +90,5 @@ extern bool pm_api_read_templates(const PmHttpResult *result,
 extern bool pm_api_read_streams(const PmHttpResult *result,
 								PmVerdict *verdict, PmListed **streams,
 								int *nstreams);
-
-/* Postmark's ErrorCodes, and verdicts in words (api_errors.c) */
-extern bool pm_api_error_outcome(int error_code, PmOutcome *outcome);
-extern char *pm_api_detail(const PmVerdict *verdict);
-extern const char *pm_api_hint(const PmVerdict *verdict);
-extern void pm_api_mask(char *text, const char *secret);
-extern void pm_api_mask_payload(char *text, Jsonb *payload);
-extern void pm_api_raise(const PmVerdict *verdict,
-						 const PmConnector *connector, const char *usage_type,
-						 const char *alias) pg_attribute_noreturn();
 
 #endif							/* PM_API_H */

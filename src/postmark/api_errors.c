@@ -26,7 +26,8 @@
 
 #include "base/errors.h"
 #include "base/text.h"
-#include "postmark/api.h"
+#include "postmark/api_errors.h"
+#include "settings/connector.h"
 
 /*
  * A secret that was cut is masked, too, if that much of it is left: anywhere

@@ -34,14 +34,18 @@
 #include "base/args.h"
 #include "base/catalog.h"
 #include "base/errors.h"
+#include "queue/batch.h"
 #include "queue/enqueue.h"
 #include "queue/message_check.h"
-#include "queue/queue.h"
+#include "queue/queue_session.h"
 #include "queue/row_insert.h"
 #include "queue/trigger_row.h"
-#include "settings/config.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
+#include "settings/connector_token.h"
 #include "settings/guc.h"
-#include "shared/shmem.h"
+#include "shared/slots.h"
+#include "shared/wake.h"
 
 /* Columns of postmark_queue, as the install script makes them */
 enum

@@ -10,7 +10,7 @@
 #ifndef PM_ENQUEUE_H
 #define PM_ENQUEUE_H
 
-#include "queue/queue.h"
+#include "queue/batch.h"
 
 extern int64 pm_enqueue(PmMessage *message);
 

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "queue/batch.h"
 #include "queue/history.h"
 #include "queue/row_insert.h"
 

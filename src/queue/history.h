@@ -13,7 +13,7 @@
 #ifndef PM_HISTORY_H
 #define PM_HISTORY_H
 
-#include "queue/queue.h"
+#include "queue/batch.h"
 
 extern void pm_history_insert(const PmBatch *batch, TimestampTz now,
 							  bool careful);

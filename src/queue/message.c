@@ -18,9 +18,12 @@
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
-#include "queue/queue.h"
-#include "shared/shmem.h"
-#include "status.h"
+#include "queue/queue_session.h"
+#include "queue/state.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
+#include "shared/slots.h"
+#include "shared/wake.h"
 
 /*
  * Longest sleep between two looks, ms: the worker's broadcast is what wakes

@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "queue/batch.h"
 #include "queue/history.h"
 #include "queue/queue.h"
 

@@ -67,17 +67,4 @@ extern void pm_deferred_retry_templates(void);
 extern void pm_instance_read(Oid *database, int *timeline);
 extern void pm_instance_set_timeline(int timeline);
 
-/*
- * For the SQL-callable functions (queue_session.c): in the caller's
- * transaction, under the caller's search_path and isolation level, with the
- * owner's rights.  They connect to SPI themselves.
- */
-extern int64 pm_queue_insert(const PmMessage *message);
-extern void pm_deferred_insert(const PmMessage *message, int32 lane);
-extern bool pm_message_cancel(int64 id);
-extern bool pm_message_requeue(int64 id);
-extern char *pm_message_status(int64 id, bool *own);
-extern bool pm_connector_unfinished(int number, int64 upto, TimestampTz due);
-extern int64 pm_last_message_id(void);
-
 #endif							/* PM_QUEUE_H */

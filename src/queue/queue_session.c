@@ -26,8 +26,11 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "queue/batch.h"
 #include "queue/queue.h"
-#include "settings/config.h"
+#include "queue/queue_session.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
 #include "shared/wake.h"
 
 #define CONTENT_COLUMNS \

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * config_check.h
- *		What the files that check a connector's settings share.
+ *		What a fault in a connector's settings is, and reading members of
+ *		its JSON.
  *
  * src/settings/config_check.h
  *
@@ -10,7 +11,7 @@
 #ifndef PM_CONFIG_CHECK_H
 #define PM_CONFIG_CHECK_H
 
-#include "settings/config.h"
+#include "utils/jsonb.h"
 
 /* What is wrong with a configuration: whole sentences. */
 typedef struct PmFault
@@ -19,7 +20,7 @@ typedef struct PmFault
 	char	   *hint;			/* or NULL */
 } PmFault;
 
-/* Describing a fault, and reading members of an object (config_check.c) */
+/* Describing a fault, and reading members of an object */
 extern bool pm_fault(PmFault *f, const char *hint, const char *fmt,...) pg_attribute_printf(3, 4);
 extern JsonbValue *pm_get_member(JsonbContainer *object, const char *key,
 								 JsonbValue *value);
@@ -38,17 +39,5 @@ extern int	pm_find_key(const JsonbValue *key, const char *const *known,
 						int nknown);
 extern bool pm_check_keys(JsonbContainer *object, const char *where,
 						  const char *const *known, int nknown, PmFault *f);
-
-/* All but serverToken and templates (config_options.c) */
-extern bool pm_check_connector_keys(JsonbContainer *object, bool stored,
-									PmFault *f);
-extern bool pm_read_options(PmConnector *connector, JsonbContainer *object,
-							PmFault *f);
-extern Jsonb *pm_extract_options(Jsonb *config);
-
-/* Templates (config_templates.c) */
-extern bool pm_read_templates(PmConnector *connector, JsonbContainer *root,
-							  PmFault *f);
-extern bool pm_check_stored_templates(PmConnector *connector, PmFault *f);
 
 #endif							/* PM_CONFIG_CHECK_H */

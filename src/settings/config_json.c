@@ -20,6 +20,11 @@
 #include "base/errors.h"
 #include "base/text.h"
 #include "settings/config_check.h"
+#include "settings/config_json.h"
+#include "settings/config_options.h"
+#include "settings/config_templates.h"
+#include "settings/connector.h"
+#include "settings/token.h"
 
 static void
 raise_fault(const char *name, const PmFault *f)
@@ -31,21 +36,6 @@ raise_fault(const char *name, const PmFault *f)
 			 f->hint ? errhint("%s", f->hint) :
 			 errhint("Correct the configuration and try again; nothing was changed."),
 			 errhidestmt(true)));
-}
-
-/*
- * Refuse a connector name that cannot be one, or NULL: PM001.
- */
-void
-pm_check_connector_name(const char *name)
-{
-	if (name == NULL || !pm_valid_connector_name(name))
-		ereport(ERROR,
-				(errcode(PM_ERRCODE_NOT_CONFIGURED),
-				 name ? errmsg("invalid connector name") :
-				 errmsg("connector must not be null"),
-				 errhint("A connector's name is 1 to 63 lower-case letters, digits, hyphens and underscores."),
-				 errhidestmt(true)));
 }
 
 /* All that pm_config_parse checks.  False for a fault. */

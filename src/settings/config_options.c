@@ -18,6 +18,9 @@
 
 #include "base/text.h"
 #include "settings/config_check.h"
+#include "settings/config_options.h"
+#include "settings/connector.h"
+#include "settings/recipient_policy.h"
 
 #define DEFAULT_STREAM		"outbound"
 #define DEFAULT_TRACK_LINKS "None"

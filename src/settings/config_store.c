@@ -33,8 +33,11 @@
 
 #include "base/catalog.h"
 #include "base/errors.h"
-#include "settings/config.h"
+#include "settings/config_json.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
 #include "shared/wake.h"
+#include "shared/wakeup.h"
 
 /* Columns, in the order of the install script. */
 enum

@@ -1,13 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * config_templates.c
- *		A connector's templates: which there must be, and which one a message
- *		gets.
- *
- * A template is for a usage type, one of Logto's or any other, and maybe for a
- * locale.  A usage type of Logto's that has none gets Generic's, and a locale
- * that has none gets that of its language, or of any; so a connector is
- * complete with the four templates that Logto demands.
+ *		A connector's templates, from JSON and from rows: what each must be, and
+ *		which there must be.
  *
  * src/settings/config_templates.c
  *
@@ -17,14 +12,11 @@
 
 #include "lib/stringinfo.h"
 
-#include "base/errors.h"
-#include "base/nearest.h"
 #include "base/text.h"
 #include "settings/config_check.h"
+#include "settings/config_templates.h"
+#include "settings/connector.h"
 
-#define GENERIC				"Generic"
-
-#define USAGE_TYPE_MAX		64	/* bytes */
 #define LOCALE_MAX			64	/* bytes */
 #define EXPIRES_IN_MAX		(30 * 24 * 60 * 60) /* s */
 #define TEMPLATES_MAX		2000
@@ -32,41 +24,6 @@
 static const char *const template_keys[] = {
 	"usageType", "templateAlias", "locale", "priority", "expiresIn"
 };
-
-/* Logto's usage types, in the order in which templates are shown. */
-static const struct
-{
-	const char *name;
-	bool		required;
-}			usage_types[] = {
-	{"SignIn", true},
-	{"Register", true},
-	{"ForgotPassword", true},
-	{"OrganizationInvitation", false},
-	{GENERIC, true},
-	{"UserPermissionValidation", false},
-	{"BindNewIdentifier", false},
-	{"MfaVerification", false},
-	{"BindMfa", false},
-};
-
-/* Place of a usage type among the known ones, after them if it is none. */
-static int
-usage_type_rank(const char *usage_type)
-{
-	int			i;
-
-	for (i = 0; i < lengthof(usage_types); i++)
-		if (strcmp(usage_types[i].name, usage_type) == 0)
-			break;
-	return i;
-}
-
-static bool
-is_known_usage_type(const char *usage_type)
-{
-	return usage_type_rank(usage_type) < lengthof(usage_types);
-}
 
 /* ----------
  * Checks
@@ -80,11 +37,11 @@ check_template(const PmTemplate *template, const char *where, PmFault *f)
 	if (template->usage_type == NULL)
 		return pm_fault(f, NULL, "The key \"%susageType\" is missing.", where);
 	if (*template->usage_type == '\0' ||
-		strlen(template->usage_type) > USAGE_TYPE_MAX ||
+		strlen(template->usage_type) > PM_USAGE_TYPE_MAX ||
 		pm_has_control(template->usage_type))
 		return pm_fault(f, NULL,
 						"\"%susageType\" must be 1 to %d bytes, and no control characters.",
-						where, USAGE_TYPE_MAX);
+						where, PM_USAGE_TYPE_MAX);
 	if (template->alias == NULL)
 		return pm_fault(f, "A template is named by its alias in Postmark, not by its id.",
 						"The key \"%stemplateAlias\" is missing.", where);
@@ -175,17 +132,17 @@ check_required(const PmConnector *connector, PmFault *f)
 	int			j;
 
 	initStringInfo(&missing);
-	for (i = 0; i < lengthof(usage_types); i++)
+	for (i = 0; pm_usage_types[i].name; i++)
 	{
-		if (!usage_types[i].required)
+		if (!pm_usage_types[i].required)
 			continue;
 		for (j = 0; j < connector->ntemplates; j++)
 			if (strcmp(connector->templates[j].usage_type,
-					   usage_types[i].name) == 0)
+					   pm_usage_types[i].name) == 0)
 				break;
 		if (j == connector->ntemplates)
 			appendStringInfo(&missing, "%s%s", missing.len ? ", " : "",
-							 usage_types[i].name);
+							 pm_usage_types[i].name);
 	}
 	if (missing.len > 0)
 		return pm_fault(f, "Add them to \"templates\".",
@@ -216,7 +173,7 @@ compare_templates(const void *a, const void *b)
 	const PmTemplate *t = b;
 	int			diff;
 
-	diff = usage_type_rank(s->usage_type) - usage_type_rank(t->usage_type);
+	diff = pm_usage_type_rank(s->usage_type) - pm_usage_type_rank(t->usage_type);
 	if (diff == 0)
 		diff = strcmp(s->usage_type, t->usage_type);
 	if (diff == 0)
@@ -241,132 +198,4 @@ pm_check_stored_templates(PmConnector *connector, PmFault *f)
 	qsort(connector->templates, connector->ntemplates, sizeof(PmTemplate),
 		  compare_templates);
 	return true;
-}
-
-/* ----------
- * Lookup.  Runs for every row that is queued.
- * ----------
- */
-
-/*
- * How well a template's locale serves the one wanted: -1 not at all, 0 for a
- * template of any locale, more the more of it agrees.  "pt" and "pt-BR" serve
- * pt_BR, "pt-BR" better.  Letter case does not matter, nor which separator.
- */
-static int
-locale_fit(const char *have, const char *wanted)
-{
-	int			i;
-
-	if (have == NULL)
-		return 0;
-	for (i = 0; have[i]; i++)
-	{
-		char		h = pg_ascii_tolower((unsigned char) have[i]);
-		char		w = pg_ascii_tolower((unsigned char) wanted[i]);
-
-		if (h != w && !(h == '-' && w == '_') && !(h == '_' && w == '-'))
-			return -1;
-	}
-	if (wanted[i] == '\0')
-		return 2 * i + (strcmp(have, wanted) == 0 ? 1 : 0);
-	if (wanted[i] == '-' || wanted[i] == '_')
-		return 2 * i;
-	return -1;
-}
-
-static const PmTemplate *
-find_for_usage_type(const PmConnector *connector, const char *usage_type,
-					const char *locale)
-{
-	const PmTemplate *best = NULL;
-	int			best_fit = -1;
-	int			i;
-
-	for (i = 0; i < connector->ntemplates; i++)
-	{
-		const PmTemplate *t = &connector->templates[i];
-		int			fit;
-
-		if (strcmp(t->usage_type, usage_type) != 0)
-			continue;
-		fit = locale_fit(t->locale, locale);
-		if (fit > best_fit)
-		{
-			best = t;
-			best_fit = fit;
-		}
-	}
-	return best;
-}
-
-/*
- * The template for a message, NULL if there is none.  locale may be NULL.
- * Within the usage type first, then, if it is a known one, Generic's: the
- * exact locale, then its language, then a template of any locale.  The result
- * belongs to the connector.
- */
-const PmTemplate *
-pm_find_template(const PmConnector *connector, const char *usage_type,
-				 const char *locale)
-{
-	const PmTemplate *found;
-
-	if (locale == NULL)
-		locale = "";
-	found = find_for_usage_type(connector, usage_type, locale);
-	if (found == NULL && is_known_usage_type(usage_type))
-		found = find_for_usage_type(connector, GENERIC, locale);
-	return found;
-}
-
-/*
- * Like pm_find_template, but PM002 if there is none.
- */
-const PmTemplate *
-pm_require_template(const PmConnector *connector, const char *usage_type,
-					const char *locale)
-{
-	const PmTemplate *found = pm_find_template(connector, usage_type, locale);
-	PmNearest	nearest;
-	bool		expected;
-	bool		showable;
-	int			i;
-
-	if (found)
-		return found;
-
-	/*
-	 * Somebody who mixes up the arguments hands in a code here.  No usage
-	 * type begins with a digit.
-	 */
-	showable = isalpha((unsigned char) usage_type[0]) &&
-		strlen(usage_type) <= USAGE_TYPE_MAX && !pm_has_control(usage_type);
-
-	expected = is_known_usage_type(usage_type);
-	pm_nearest_begin(&nearest, showable ? usage_type : "");
-	for (i = 0; i < lengthof(usage_types); i++)
-		pm_nearest_consider(&nearest, usage_types[i].name);
-	for (i = 0; i < connector->ntemplates; i++)
-	{
-		pm_nearest_consider(&nearest, connector->templates[i].usage_type);
-		if (strcmp(connector->templates[i].usage_type, usage_type) == 0)
-			expected = true;
-	}
-
-	ereport(ERROR,
-			(errcode(PM_ERRCODE_NO_TEMPLATE),
-			 showable ? errmsg("no template for usage type \"%s\"", usage_type) :
-			 errmsg("no template for this usage type"),
-			 expected ?
-			 errdetail("Connector \"%s\" has templates for it in other locales only.",
-					   connector->name) :
-			 errdetail("It is neither one of Logto's usage types nor has connector \"%s\" a template for it.",
-					   connector->name),
-			 expected ? errhint("Configure one without a locale.") :
-			 showable && nearest.best ?
-			 errhint("Perhaps you meant the usage type \"%s\".", nearest.best) :
-			 errhint("Configure a template for it, or use \"%s\".", GENERIC),
-			 errhidestmt(true)));
-	return NULL;				/* not reached */
 }

@@ -25,7 +25,11 @@
 #include "base/catalog.h"
 #include "base/errors.h"
 #include "base/text.h"
-#include "settings/config.h"
+#include "settings/config_json.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
+#include "settings/connector_token.h"
+#include "settings/token.h"
 #include "shared/wake.h"
 
 #define REASON_MAX 300			/* bytes */

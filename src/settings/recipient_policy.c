@@ -15,7 +15,8 @@
 #include "postgres.h"
 
 #include "base/text.h"
-#include "settings/config.h"
+#include "settings/connector.h"
+#include "settings/recipient_policy.h"
 
 /*
  * Fold ASCII A-Z in place, and nothing else: of other characters, such as the

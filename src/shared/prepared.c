@@ -27,6 +27,7 @@
 #include "base/catalog.h"
 #include "shared/prepared.h"
 #include "shared/wake.h"
+#include "shared/wakeup.h"
 
 /* A prepared transaction that has written to a table of ours */
 typedef struct Prepared

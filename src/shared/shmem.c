@@ -1,12 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * shmem.c
- *		What launcher, workers and sessions share.
+ *		The extension's shared memory, put together of parts.
  *
- * What is shared here are hints only: which ids were committed, which
- * databases to look at.  Losing them all, as a crash does, costs a scan of the
- * queue at the worker's start and never a message.  The counters of attempts.c
- * lie beside them.
+ * As in PostgreSQL itself, each part says how much it needs and how it begins,
+ * and nobody but its owner knows what is in it.
  *
  * src/shared/shmem.c
  *
@@ -16,253 +14,67 @@
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "storage/shmem.h"
 
-#include "codes/attempts.h"
 #include "shared/shmem.h"
 
-static PmShared *shared = NULL;
+#define TRANCHE "postmark_connector"
+
+static const PmSharedPart *parts = NULL;
+static int	nparts = 0;
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-
-static Size
-shared_size(void)
-{
-	return add_size(offsetof(PmShared, slots),
-					mul_size(max_worker_processes, sizeof(PmSlot)));
-}
 
 static void
 request_shmem(void)
 {
+	int			i;
+
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-	RequestAddinShmemSpace(add_size(shared_size(), pm_attempts_size()));
-	RequestNamedLWLockTranche("postmark_connector", 2);
+	for (i = 0; i < nparts; i++)
+	{
+		RequestAddinShmemSpace(parts[i].size());
+		if (parts[i].table_size)
+			RequestAddinShmemSpace(parts[i].table_size());
+	}
+	RequestNamedLWLockTranche(TRANCHE, nparts);
 }
 
 static void
 startup_shmem(void)
 {
-	bool		found;
+	LWLockPadded *locks;
+	int			i;
 
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("postmark_connector", shared_size(), &found);
-	if (!found)
+	locks = GetNamedLWLockTranche(TRANCHE);
+	for (i = 0; i < nparts; i++)
 	{
-		int			i;
+		bool		found;
+		void	   *place = ShmemInitStruct(parts[i].name, parts[i].size(),
+											&found);
 
-		memset(shared, 0, shared_size());
-		shared->lock = &(GetNamedLWLockTranche("postmark_connector"))->lock;
-		ConditionVariableInit(&shared->changed);
-		shared->nslots = max_worker_processes;
-		for (i = 0; i < shared->nslots; i++)
-		{
-			SpinLockInit(&shared->slots[i].mutex);
-			pg_atomic_init_u32(&shared->slots[i].stop, 0);
-			ConditionVariableInit(&shared->slots[i].finished);
-		}
+		parts[i].init(place, &locks[i].lock, found);
 	}
-	pm_attempts_init(&GetNamedLWLockTranche("postmark_connector")[1].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 
-/* Reserve the shared memory; to be called while libraries are preloaded. */
+/*
+ * Reserve the shared memory; to be called while libraries are preloaded.
+ *
+ * all: the parts, which must stay where they are
+ */
 void
-pm_shmem_install_hooks(void)
+pm_shmem_install_hooks(const PmSharedPart *all, int nall)
 {
+	parts = all;
+	nparts = nall;
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shmem;
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = startup_shmem;
-}
-
-/* The shared memory, NULL if the library was not preloaded. */
-PmShared *
-pm_shared(void)
-{
-	return shared;
-}
-
-/*
- * The slot of a database, NULL if it has none.  Called without the lock it is
- * a guess, good enough to leave hints in: a slot that changes hands meanwhile
- * gives its new worker a rescan more, and a new worker scans all anyway.
- */
-PmSlot *
-pm_find_slot(Oid database)
-{
-	int			i;
-
-	if (shared == NULL)
-		return NULL;
-	for (i = 0; i < shared->nslots; i++)
-		if (shared->slots[i].database == database)
-			return &shared->slots[i];
-	return NULL;
-}
-
-/*
- * Take a free slot for a database.  The launcher's alone.  NULL if there is
- * none.
- */
-PmSlot *
-pm_take_slot(Oid database)
-{
-	PmSlot	   *slot;
-
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	slot = pm_find_slot(InvalidOid);
-	if (slot)
-	{
-		slot->proc = NULL;
-		slot->pid = 0;
-		slot->ready = false;
-		slot->exit = PM_EXIT_UNKNOWN;
-		pg_atomic_write_u32(&slot->stop, 0);
-		SpinLockAcquire(&slot->mutex);
-		memset(&slot->pending, 0, sizeof(slot->pending));
-		memset(slot->quiet, 0, sizeof(slot->quiet));
-		slot->announced = false;
-		SpinLockRelease(&slot->mutex);
-		slot->database = database;
-	}
-	LWLockRelease(shared->lock);
-	return slot;
-}
-
-/* Give a slot back.  The launcher's alone. */
-void
-pm_free_slot(PmSlot *slot)
-{
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	slot->database = InvalidOid;
-	slot->proc = NULL;
-	slot->pid = 0;
-	slot->ready = false;
-	LWLockRelease(shared->lock);
-	ConditionVariableBroadcast(&slot->finished);
-}
-
-/* Whether what is pending can wait.  The caller has the slot's mutex. */
-static bool
-can_wait(const PmSlot *slot)
-{
-	int			i;
-
-	if (slot->pending.reasons & ~PM_WAKE_MESSAGES)
-		return false;
-	for (i = 0; i < PM_WAKE_LANE_WORDS; i++)
-		if (slot->pending.lanes[i] & ~slot->quiet[i])
-			return false;
-	return true;
-}
-
-/*
- * Tell a slot's worker what there is to do.  Raises no error and allocates
- * nothing, for it runs in a commit.  Only the first to leave something sets
- * the latch; the worker takes all there is.
- */
-void
-pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup)
-{
-	bool		announce;
-	int			i;
-
-	SpinLockAcquire(&slot->mutex);
-	slot->pending.reasons |= wakeup->reasons;
-	if (wakeup->resumed != 0)
-		pm_resumed_add(&slot->pending.resumed, wakeup->resumed);
-	for (i = 0; i < wakeup->ranges.n; i++)
-		pm_ranges_add(&slot->pending.ranges, wakeup->ranges.range[i].low,
-					  wakeup->ranges.range[i].high);
-	for (i = 0; i < PM_WAKE_LANE_WORDS; i++)
-		slot->pending.lanes[i] |= wakeup->lanes[i];
-	announce = !slot->announced && !can_wait(slot);
-	if (announce)
-		slot->announced = true;
-	SpinLockRelease(&slot->mutex);
-
-	if (announce)
-	{
-		/* Under the lock, so that the worker cannot end meanwhile */
-		LWLockAcquire(shared->lock, LW_SHARED);
-		if (slot->proc)
-			SetLatch(&slot->proc->procLatch);
-		LWLockRelease(shared->lock);
-	}
-}
-
-/*
- * Take what was left for the worker.  To be called before the snapshot of the
- * scan that acts on it.  False if there was nothing.
- */
-bool
-pm_slot_collect(PmSlot *slot, PmWakeup *wakeup)
-{
-	SpinLockAcquire(&slot->mutex);
-	*wakeup = slot->pending;
-	memset(&slot->pending, 0, sizeof(slot->pending));
-	slot->announced = false;
-	SpinLockRelease(&slot->mutex);
-	return wakeup->reasons != 0;
-}
-
-/*
- * Say which lanes' messages need not wake this worker until it says otherwise:
- * it would do nothing with them, since their connector is paused, say.  To be
- * called before each sleep; what came in meanwhile and cannot wait now sets the
- * latch.
- *
- * quiet: PM_WAKE_LANE_WORDS words of PM_WAKE_LANE_BIT bits
- */
-void
-pm_slot_hush(PmSlot *slot, const uint64 *quiet)
-{
-	bool		announce;
-
-	/* Nobody else writes it */
-	if (memcmp(slot->quiet, quiet, sizeof(slot->quiet)) == 0)
-		return;
-	SpinLockAcquire(&slot->mutex);
-	memcpy(slot->quiet, quiet, sizeof(slot->quiet));
-	announce = !slot->announced && !can_wait(slot);
-	if (announce)
-		slot->announced = true;
-	SpinLockRelease(&slot->mutex);
-	if (announce)
-		SetLatch(MyLatch);
-}
-
-/* PID of the worker of a database, 0 if it has none that is ready. */
-pid_t
-pm_worker_pid(Oid database)
-{
-	PmSlot	   *slot;
-	pid_t		pid = 0;
-
-	if (shared == NULL)
-		return 0;
-	LWLockAcquire(shared->lock, LW_SHARED);
-	slot = pm_find_slot(database);
-	if (slot && slot->ready)
-		pid = slot->pid;
-	LWLockRelease(shared->lock);
-	return pid;
-}
-
-/* Whether somebody keeps a database free of workers.  Caller has the lock. */
-bool
-pm_database_held(Oid database)
-{
-	int			i;
-
-	for (i = 0; i < PM_MAX_HOLDS; i++)
-		if (shared->holds[i].pid != 0 && shared->holds[i].database == database)
-			return true;
-	return false;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * shmem.h
- *		What launcher, workers and sessions share.
+ *		The extension's shared memory, put together of parts.
  *
  * src/shared/shmem.h
  *
@@ -10,84 +10,30 @@
 #ifndef PM_SHMEM_H
 #define PM_SHMEM_H
 
-#include "storage/condition_variable.h"
 #include "storage/lwlock.h"
-#include "storage/proc.h"
-#include "storage/spin.h"
-
-#include "shared/wake.h"
-
-/* Databases that may be held free of workers at the same time. */
-#define PM_MAX_HOLDS 16
-
-/* Databases to be looked at that the launcher can be told by name. */
-#define PM_MAX_PROBES 32
-
-/* How a worker ended; the launcher decides by it what to do next. */
-typedef enum PmWorkerExit
-{
-	PM_EXIT_UNKNOWN,			/* an error, or not yet ended */
-	PM_EXIT_NO_EXTENSION,		/* nothing to do in this database */
-	PM_EXIT_STOPPED				/* was told to stop */
-} PmWorkerExit;
 
 /*
- * A database with a worker, or one that is being looked at.  The launcher
- * alone takes and gives back slots, under the LWLock.
+ * A part of the shared memory.  Whoever owns it knows its layout; here only
+ * its size is known.
  */
-typedef struct PmSlot
+typedef struct PmSharedPart
 {
-	/* protected by PmShared.lock */
-	Oid			database;		/* InvalidOid: free */
-	PGPROC	   *proc;			/* NULL: no worker attached */
-	pid_t		pid;
-	bool		ready;			/* the worker found the extension */
-	PmWorkerExit exit;
+	const char *name;
 
-	slock_t		mutex;			/* protects the next three */
-	PmWakeup	pending;
-	bool		announced;		/* the latch was set for it */
-	uint64		quiet[PM_WAKE_LANE_WORDS];	/* lanes whose messages need not
-											 * wake the worker, see
-											 * pm_slot_hush */
-	pg_atomic_uint32 stop;		/* the worker is to end */
-	ConditionVariable finished; /* messages were finished, or states changed */
-} PmSlot;
+	/* Bytes; asked in the postmaster, once max_worker_processes is known */
+	Size		(*size) (void);
 
-typedef struct PmHold
-{
-	Oid			database;		/* InvalidOid: free */
-	pid_t		pid;			/* the backend that holds it */
-} PmHold;
+	/* Bytes of a hash table that init makes besides; NULL: none */
+	Size		(*table_size) (void);
 
-typedef struct PmShared
-{
-	LWLock	   *lock;
+	/*
+	 * Called at the start of the server, and of each process where those are
+	 * not forked: this is the part's place, and a lock of its own.  Not found:
+	 * it is to be filled.  AddinShmemInitLock is held.
+	 */
+	void		(*init) (void *place, LWLock *lock, bool found);
+} PmSharedPart;
 
-	/* protected by lock */
-	PGPROC	   *launcher;
-	pid_t		launcher_pid;
-	bool		no_worker_slot; /* max_worker_processes is too low */
-	bool		list_databases; /* some were made, changed or dropped */
-	int			nprobes;		/* in these the extension was made or dropped */
-	Oid			probes[PM_MAX_PROBES];
-	bool		probe_all;		/* in more of them than there is room for */
-	PmHold		holds[PM_MAX_HOLDS];
-
-	ConditionVariable changed;	/* a worker attached or ended */
-	int			nslots;
-	PmSlot		slots[FLEXIBLE_ARRAY_MEMBER];
-} PmShared;
-
-extern void pm_shmem_install_hooks(void);
-extern PmShared *pm_shared(void);
-extern PmSlot *pm_find_slot(Oid database);
-extern PmSlot *pm_take_slot(Oid database);
-extern void pm_free_slot(PmSlot *slot);
-extern void pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup);
-extern bool pm_slot_collect(PmSlot *slot, PmWakeup *wakeup);
-extern void pm_slot_hush(PmSlot *slot, const uint64 *quiet);
-extern pid_t pm_worker_pid(Oid database);
-extern bool pm_database_held(Oid database);
+extern void pm_shmem_install_hooks(const PmSharedPart *parts, int nparts);
 
 #endif							/* PM_SHMEM_H */

@@ -24,7 +24,13 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "postmark/api_errors.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
+#include "settings/connector_token.h"
 #include "settings/guc.h"
+#include "settings/token.h"
+#include "shared/wakeup.h"
 #include "worker/channel.h"
 
 /* ms */

@@ -11,8 +11,9 @@
 #ifndef PM_CHANNEL_H
 #define PM_CHANNEL_H
 
-#include "postmark/api.h"
-#include "shared/wake.h"
+#include "postmark/api_errors.h"
+#include "settings/connector.h"
+#include "shared/wakeup.h"
 
 /* What is known of one lane: connector and priority */
 typedef struct PmLane

@@ -20,8 +20,16 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "queue/batch.h"
+#include "queue/queue.h"
+#include "settings/connector.h"
 #include "settings/guc.h"
-#include "worker/delivery.h"
+#include "shared/wakeup.h"
+#include "worker/channel.h"
+#include "worker/claim.h"
+#include "worker/housekeeping.h"
+#include "worker/jobs.h"
+#include "worker/undo.h"
 
 /* A request's messages have about this many bytes at most. */
 #define BATCH_BYTES			(1024 * 1024)

@@ -33,8 +33,10 @@
 
 #include "base/catalog.h"
 #include "shared/prepared.h"
-#include "shared/shmem.h"
-#include "worker/worker.h"
+#include "shared/slots.h"
+#include "shared/wake.h"
+#include "shared/wakeup.h"
+#include "worker/databases.h"
 
 /* How long to wait for a worker to go, ms */
 #define STOP_TIMEOUT 5000

@@ -17,8 +17,22 @@
 
 #include "utils/timestamp.h"
 
+#include "postmark/http.h"
+#include "shared/slots.h"
+#include "shared/transaction.h"
+#include "shared/wakeup.h"
+#include "worker/channel.h"
+#include "worker/claim.h"
 #include "worker/delivery.h"
+#include "worker/doubt.h"
+#include "worker/failover.h"
+#include "worker/housekeeping.h"
+#include "worker/jobs.h"
+#include "worker/probe.h"
 #include "worker/queue_space.h"
+#include "worker/scan.h"
+#include "worker/store.h"
+#include "worker/undo.h"
 
 /*
  * A turn's transaction takes up no more work after this time, us: what it

@@ -18,8 +18,17 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/uuid_text.h"
+#include "postmark/api.h"
+#include "postmark/api_errors.h"
+#include "postmark/http.h"
+#include "queue/batch.h"
+#include "queue/queue.h"
+#include "settings/connector.h"
 #include "settings/guc.h"
-#include "worker/delivery.h"
+#include "worker/channel.h"
+#include "worker/doubt.h"
+#include "worker/jobs.h"
 
 /* Searches that fail are tried again after, ms, doubling */
 #define SEARCH_BASE		1000

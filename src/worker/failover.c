@@ -19,7 +19,16 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "worker/delivery.h"
+#include "postmark/api.h"
+#include "postmark/api_errors.h"
+#include "postmark/http.h"
+#include "queue/batch.h"
+#include "queue/queue.h"
+#include "settings/connector.h"
+#include "shared/transaction.h"
+#include "worker/channel.h"
+#include "worker/failover.h"
+#include "worker/jobs.h"
 
 /* Postmark's search reaches no further than this many messages back. */
 #define RECENT_MESSAGES	10000

@@ -19,9 +19,16 @@
 
 #include "codes/attempts.h"
 #include "codes/code_store.h"
+#include "queue/batch.h"
 #include "queue/history.h"
+#include "queue/queue.h"
+#include "settings/connector.h"
 #include "settings/guc.h"
-#include "worker/delivery.h"
+#include "shared/transaction.h"
+#include "shared/wakeup.h"
+#include "worker/channel.h"
+#include "worker/housekeeping.h"
+#include "worker/jobs.h"
 
 /* Rows that one transaction deletes */
 #define HOUSEKEEPING_ROWS	1000

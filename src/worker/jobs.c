@@ -17,8 +17,14 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "postmark/api.h"
+#include "postmark/api_errors.h"
+#include "postmark/http.h"
+#include "queue/batch.h"
 #include "settings/guc.h"
-#include "worker/delivery.h"
+#include "shared/wakeup.h"
+#include "worker/channel.h"
+#include "worker/jobs.h"
 
 /* A message that Postmark could not take just now, ms */
 #define RETRY_BASE			1000

@@ -39,8 +39,8 @@
 
 #include "settings/guc.h"
 #include "shared/process.h"
-#include "shared/shmem.h"
-#include "worker/worker.h"
+#include "shared/slots.h"
+#include "worker/launcher.h"
 
 /* A worker that lives shorter than this, ms, has failed at its start. */
 #define SHORT_LIFE			5000

@@ -17,7 +17,11 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "worker/delivery.h"
+#include "postmark/api.h"
+#include "postmark/api_errors.h"
+#include "postmark/http.h"
+#include "worker/channel.h"
+#include "worker/probe.h"
 
 /*
  * Probe a blocked channel, where it is time to.  Returns whether it was; then

@@ -44,7 +44,6 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
-#include "queue/queue.h"
 #include "shared/transaction.h"
 #include "worker/queue_space.h"
 #include "worker/queue_vacuum.h"

@@ -43,7 +43,6 @@
 #include "shared/process.h"
 #include "shared/transaction.h"
 #include "worker/queue_vacuum.h"
-#include "worker/worker.h"
 
 /* Vacuum after so many bytes of messages were sent... */
 #define VACUUM_AFTER		(128 * 1024 * 1024)

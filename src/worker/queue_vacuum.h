@@ -18,4 +18,6 @@ extern void pm_vacuum_used(Size bytes);
 extern void pm_vacuum_keep(TimestampTz now);
 extern void pm_vacuum_end(bool wait);
 
+extern PGDLLEXPORT void postmark_vacuum_main(Datum arg);
+
 #endif							/* PM_QUEUE_VACUUM_H */

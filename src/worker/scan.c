@@ -19,7 +19,16 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
-#include "worker/delivery.h"
+#include "queue/queue.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
+#include "shared/transaction.h"
+#include "worker/channel.h"
+#include "worker/doubt.h"
+#include "worker/failover.h"
+#include "worker/housekeeping.h"
+#include "worker/jobs.h"
+#include "worker/scan.h"
 
 /* Shortest time between two scans before a sleep, ms */
 #define RESCAN_DELAY		60000

@@ -17,8 +17,15 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "worker/delivery.h"
+#include "queue/batch.h"
+#include "queue/queue.h"
+#include "shared/transaction.h"
+#include "worker/channel.h"
+#include "worker/housekeeping.h"
+#include "worker/jobs.h"
 #include "worker/queue_space.h"
+#include "worker/store.h"
+#include "worker/undo.h"
 
 /*
  * When somebody has a row or a table locked that an outcome needs, try it again

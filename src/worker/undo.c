@@ -15,7 +15,9 @@
 
 #include "utils/memutils.h"
 
-#include "worker/delivery.h"
+#include "worker/channel.h"
+#include "worker/jobs.h"
+#include "worker/undo.h"
 
 typedef struct LaneBefore
 {

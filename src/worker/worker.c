@@ -32,7 +32,11 @@
 #include "base/catalog.h"
 #include "postmark/http.h"
 #include "settings/guc.h"
+#include "shared/slots.h"
+#include "shared/wakeup.h"
+#include "worker/channel.h"
 #include "worker/delivery.h"
+#include "worker/housekeeping.h"
 #include "worker/queue_vacuum.h"
 #include "worker/worker.h"
 

@@ -21,6 +21,8 @@
 
 #include "base/text.h"
 #include "postmark/api.h"
+#include "postmark/api_errors.h"
+#include "postmark/http.h"
 
 /* Masked wherever an answer repeats it; the first inputs have it. */
 #define SECRET "inactive"

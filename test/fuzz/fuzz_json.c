@@ -19,6 +19,8 @@
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
 
+#include "postmark/json.h"
+
 typedef struct Nesting
 {
 	int			now;

@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
- * config.h
- *		A connector's settings: as JSON, as rows, and as the struct that the
- *		rest of the extension works with.
+ * connector.h
+ *		A connector as the rest of the extension works with it: its name, and
+ *		which of its templates a message gets.
  *
- * src/settings/config.h
+ * src/settings/connector.h
  *
  *-------------------------------------------------------------------------
  */
-#ifndef PM_CONFIG_H
-#define PM_CONFIG_H
+#ifndef PM_CONNECTOR_H
+#define PM_CONNECTOR_H
 
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
@@ -20,9 +20,6 @@
 
 /* So many connectors' lanes fit into an int4. */
 #define PM_CONNECTOR_NUMBER_MAX 200000000
-
-/* A server token, as Postmark gives it out or as a file holds it. */
-#define PM_TOKEN_MAX 200
 
 /* Lane of the hot table: connector number and priority, highest first. */
 #define PM_LANE(number, priority) \
@@ -91,17 +88,21 @@ typedef struct PmConnector
 	char	   *masked_token;	/* a config not stored gave this instead */
 } PmConnector;
 
-/* The JSON (config_json.c): pure functions of their arguments */
-extern void pm_check_connector_name(const char *name);
-extern PmConnector *pm_config_parse(Jsonb *config, const char *name,
-									bool token_needed);
-extern PmConnector *pm_config_from_parts(const char *name, int number,
-										 Jsonb *options, int ntemplates,
-										 PmTemplate *templates);
-extern Jsonb *pm_config_json(const PmConnector *connector,
-							 const char *masked_token);
+/* One of Logto's usage types */
+typedef struct PmUsageType
+{
+	const char *name;
+	bool		required;		/* a connector must have a template for it */
+} PmUsageType;
 
-/* Lookup (config_templates.c) */
+/* Longest name of a usage type, bytes */
+#define PM_USAGE_TYPE_MAX	64
+
+/* In the order in which templates are shown; the last one's name is NULL. */
+extern const PmUsageType pm_usage_types[];
+
+extern void pm_check_connector_name(const char *name);
+extern int	pm_usage_type_rank(const char *usage_type);
 extern const PmTemplate *pm_find_template(const PmConnector *connector,
 										  const char *usage_type,
 										  const char *locale);
@@ -109,35 +110,4 @@ extern const PmTemplate *pm_require_template(const PmConnector *connector,
 											 const char *usage_type,
 											 const char *locale);
 
-/*
- * The stored ones, cached in the session (config_store.c).  All but
- * pm_config_pin need a transaction.
- *
- * pm_connector, pm_connector_by_number, pm_connectors(0) and
- * pm_config_generation, and so pm_connector_token of a connector that is not
- * stored, read settings that changed, and make void what any of them returned
- * before, unless that was pinned.  The others leave everything as it is.
- */
-extern const PmConnector *pm_connector(const char *name, bool missing_ok);
-extern void pm_raise_not_configured(const char *name) pg_attribute_noreturn();
-extern const PmConnector *pm_connector_by_number(int number);
-extern const PmConnector *pm_connectors(int index);
-extern void pm_config_forget(void);
-extern void pm_config_pin(void);
-extern uint64 pm_config_generation(void);
-extern const char *pm_stored_token(const char *name);
-
-/* Tokens (token.c) */
-extern bool pm_is_masked_token(const char *token);
-extern const char *pm_token_problem(const char *token);
-extern char *pm_mask_token(const char *token);
-extern char *pm_connector_token(const PmConnector *connector, bool missing_ok);
-extern char *pm_token_from_file(const char *name, bool missing_ok);
-
-/* Recipients (recipient_policy.c) */
-extern void pm_fold_address(char *address);
-extern bool pm_valid_recipient_pattern(const char *pattern);
-extern const char *pm_recipient_refusal(const PmConnector *connector,
-										const char *address);
-
-#endif							/* PM_CONFIG_H */
+#endif							/* PM_CONNECTOR_H */

@@ -1,16 +1,16 @@
 /*-------------------------------------------------------------------------
  *
- * status.h
+ * state.h
  *		Whether a connector flows, and if not, why.
  *
- * src/status.h
+ * src/queue/state.h
  *
  *-------------------------------------------------------------------------
  */
-#ifndef PM_STATUS_H
-#define PM_STATUS_H
+#ifndef PM_STATE_H
+#define PM_STATE_H
 
-#include "settings/config.h"
+#include "settings/connector.h"
 
 typedef struct PmState
 {
@@ -24,4 +24,4 @@ typedef struct PmState
 
 extern void pm_connector_state(const PmConnector *connector, PmState *state);
 
-#endif							/* PM_STATUS_H */
+#endif							/* PM_STATE_H */

@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue_session.h
+ *		The queue's tables, for the SQL-callable functions: in the caller's
+ *		transaction, under the caller's search_path and isolation level, with the
+ *		owner's rights.  They connect to SPI themselves.
+ *
+ * src/queue/queue_session.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_QUEUE_SESSION_H
+#define PM_QUEUE_SESSION_H
+
+#include "queue/batch.h"
+
+extern int64 pm_queue_insert(const PmMessage *message);
+extern void pm_deferred_insert(const PmMessage *message, int32 lane);
+extern bool pm_message_cancel(int64 id);
+extern bool pm_message_requeue(int64 id);
+extern char *pm_message_status(int64 id, bool *own);
+extern bool pm_connector_unfinished(int number, int64 upto, TimestampTz due);
+extern int64 pm_last_message_id(void);
+
+#endif							/* PM_QUEUE_SESSION_H */

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * config_store.h
+ *		The stored connectors, as the session knows them.
+ *
+ * src/settings/config_store.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_CONFIG_STORE_H
+#define PM_CONFIG_STORE_H
+
+#include "settings/connector.h"
+
+/*
+ * All but pm_config_pin need a transaction.
+ *
+ * pm_connector, pm_connector_by_number, pm_connectors(0) and
+ * pm_config_generation, and so pm_connector_token of a connector that is not
+ * stored, read settings that changed, and make void what any of them returned
+ * before, unless that was pinned.  The others leave everything as it is.
+ */
+extern const PmConnector *pm_connector(const char *name, bool missing_ok);
+extern void pm_raise_not_configured(const char *name) pg_attribute_noreturn();
+extern const PmConnector *pm_connector_by_number(int number);
+extern const PmConnector *pm_connectors(int index);
+extern void pm_config_forget(void);
+extern void pm_config_pin(void);
+extern uint64 pm_config_generation(void);
+extern const char *pm_stored_token(const char *name);
+
+#endif							/* PM_CONFIG_STORE_H */

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * housekeeping.h
+ *		What the worker does by the clock.
+ *
+ * src/worker/housekeeping.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_HOUSEKEEPING_H
+#define PM_HOUSEKEEPING_H
+
+#include "queue/batch.h"
+
+extern void pm_house_start(void);
+extern void pm_house_reload(void);
+extern void pm_house_codes(uint32 reasons);
+extern void pm_house_finished(const PmMessage *message);
+extern bool pm_house_keep(TimestampTz now);
+extern TimestampTz pm_house_next(void);
+
+#endif							/* PM_HOUSEKEEPING_H */

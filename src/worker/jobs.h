@@ -1,0 +1,69 @@
+/*-------------------------------------------------------------------------
+ *
+ * jobs.h
+ *		Batches of messages on their way.
+ *
+ * src/worker/jobs.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_JOBS_H
+#define PM_JOBS_H
+
+#include "datatype/timestamp.h"
+#include "lib/ilist.h"
+
+#include "postmark/http.h"
+#include "queue/batch.h"
+#include "worker/channel.h"
+
+typedef enum PmJobState
+{
+	PM_JOB_READY,				/* intent committed, to be sent */
+	PM_JOB_SENDING,
+	PM_JOB_SPLIT,				/* refused whole: to be halved */
+	PM_JOB_STORE,				/* outcome known, to be stored */
+	PM_JOB_DOUBT,				/* may have been accepted, to be looked up */
+	PM_JOB_SEARCHING			/* is being looked up */
+} PmJobState;
+
+/* A batch of messages on its way. */
+typedef struct PmJob
+{
+	dlist_node	node;
+	PmJobState	state;
+	PmChannel  *channel;
+	PmBatch    *batch;			/* its context is a child of ours */
+	MemoryContext context;
+	PmHttpRequest *request;		/* or NULL */
+	StringInfoData body;
+	TimestampTz act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE:
+								 * when to try again */
+	int			search_offset;
+	int			failures;		/* of searches */
+	int			store_failures;
+	bool		storing;		/* in the turn's transaction */
+	bool		known;			/* remembered before it was committed */
+	bool		by_row;			/* stored by itself, not with the others */
+} PmJob;
+
+/*
+ * A message whose template is missing, here or in Postmark, is tried again
+ * after, ms
+ */
+#define PM_NO_TEMPLATE_DELAY	60000
+
+extern PmJob *pm_job_create(PmChannel *channel, PmBatch *batch,
+							PmJobState state);
+extern void pm_job_remember(PmJob *job);
+extern void pm_job_drop(PmJob *job);
+extern void pm_job_doubt(PmJob *job);
+extern void pm_job_returned(PmJob *job, const PmMessage *m);
+extern void pm_job_settle(PmJob *job);
+extern bool pm_in_flight(int64 id);
+extern dlist_head *pm_jobs(void);
+extern Size pm_jobs_bytes(void);
+extern bool pm_job_start(PmJob *job);
+extern void pm_job_sent(PmJob *job);
+
+#endif							/* PM_JOBS_H */

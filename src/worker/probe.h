@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * probe.h
+ *		Whether a refused configuration is mended.
+ *
+ * src/worker/probe.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_PROBE_H
+#define PM_PROBE_H
+
+#include "postmark/http.h"
+#include "worker/channel.h"
+
+extern bool pm_probe_ask(PmChannel *channel, TimestampTz now);
+extern void pm_probe_found(PmChannel *channel, PmHttpRequest *request);
+
+#endif							/* PM_PROBE_H */
