@@ -284,7 +284,7 @@ SELECT count(postmark_enqueue(format('again%s@example.com', n), 'Register', '493
 ANALYZE postmark_queue, postmark_deferred, postmark_history, postmark_secrets, postmark_codes;
 SELECT tablename, attname FROM pg_stats WHERE tablename ~ '^postmark_'
 	AND attname IN ('code', 'payload', 'server_token', 'webhook_secret', 'code_key', 'hmac');
-SELECT count(*) FROM pg_stats WHERE tablename = 'postmark_queue' AND attname = 'email';
+SELECT count(*) FROM pg_stats WHERE tablename = 'postmark_queue' AND attname = 'usage_type';
 SELECT postmark_resume();
 SELECT postmark_flush();
 SELECT email, status FROM postmark_messages WHERE email ~ '^(again|before)' ORDER BY id;

@@ -37,20 +37,39 @@
 
 #include "base/catalog.h"
 
-static const char *const object_names[PM_OBJECTS] = {
-	[PM_SETTINGS] = "postmark_settings",
-	[PM_TEMPLATES] = "postmark_templates",
-	[PM_SECRETS] = "postmark_secrets",
-	[PM_QUEUE] = "postmark_queue",
-	[PM_DEFERRED] = "postmark_deferred",
-	[PM_INTENTS] = "postmark_intents",
-	[PM_HISTORY] = "postmark_history",
-	[PM_TROUBLE] = "postmark_trouble",
-	[PM_INSTANCE] = "postmark_instance",
-	[PM_CODES] = "postmark_codes",
-	[PM_SENDS] = "postmark_sends",
-	[PM_ATTEMPTS] = "postmark_attempts",
-	[PM_MESSAGE_ID_SEQ] = "postmark_message_id_seq",
+/* The extension's relations, and the version whose SQL made them first */
+static const struct
+{
+	const char *name;
+	int			since;
+}			relations[PM_OBJECTS] = {
+	[PM_SETTINGS] = {"postmark_settings", PM_SQL_1_0},
+	[PM_TEMPLATES] = {"postmark_templates", PM_SQL_1_0},
+	[PM_SECRETS] = {"postmark_secrets", PM_SQL_1_0},
+	[PM_QUEUE] = {"postmark_queue", PM_SQL_1_0},
+	[PM_DEFERRED] = {"postmark_deferred", PM_SQL_1_0},
+	[PM_INTENTS] = {"postmark_intents", PM_SQL_1_0},
+	[PM_HISTORY] = {"postmark_history", PM_SQL_1_0},
+	[PM_TROUBLE] = {"postmark_trouble", PM_SQL_1_0},
+	[PM_INSTANCE] = {"postmark_instance", PM_SQL_1_0},
+	[PM_CODES] = {"postmark_codes", PM_SQL_1_0},
+	[PM_SENDS] = {"postmark_sends", PM_SQL_1_0},
+	[PM_ATTEMPTS] = {"postmark_attempts", PM_SQL_1_0},
+	[PM_MESSAGE_ID_SEQ] = {"postmark_message_id_seq", PM_SQL_1_0},
+};
+
+/*
+ * The versions of the SQL objects that this library serves: its own and the
+ * one before, since a server is restarted first and each database is updated
+ * later.
+ */
+static const struct
+{
+	const char *name;
+	int			version;
+}			versions[] = {
+	{"1.0", PM_SQL_1_0},
+	{"1.1", PM_SQL_1_1},
 };
 
 /*
@@ -65,6 +84,7 @@ static struct
 	uint64		generation;
 	Oid			objects[PM_OBJECTS];
 	Oid			owner;
+	int			version;		/* of the SQL objects, PM_SQL_... */
 	char	   *schema;			/* quoted, in TopMemoryContext */
 }			known;
 
@@ -86,9 +106,12 @@ schema_changed(Datum arg, int cacheid, uint32 hashvalue)
 	known.invalidations++;
 }
 
-/* Schema of an extension, InvalidOid if it has just gone. */
+/*
+ * Schema of an extension, InvalidOid if it has just gone, and the version of
+ * its objects, palloc'd.
+ */
 static Oid
-extension_schema(Oid extension)
+extension_schema(Oid extension, char **version)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -101,10 +124,29 @@ extension_schema(Oid extension)
 	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion,
+										 RelationGetDescr(rel), &isnull);
+
 		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+		*version = isnull ? pstrdup("") : TextDatumGetCString(value);
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return schema;
+}
+
+/* A version of the objects as PM_SQL_..., 0 for one that is not served */
+static int
+served_version(const char *name)
+{
+	int			i;
+
+	for (i = 0; i < lengthof(versions); i++)
+		if (strcmp(versions[i].name, name) == 0)
+			return versions[i].version;
+	return 0;
 }
 
 /*
@@ -120,6 +162,8 @@ find_objects(bool missing_ok)
 	HeapTuple	tuple;
 	const char *quoted;
 	Oid			objects[PM_OBJECTS];
+	char	   *version_name = NULL;
+	int			version;
 	uint64		seen;
 	bool		changed;
 	int			i;
@@ -137,7 +181,8 @@ find_objects(bool missing_ok)
 	/* One that comes while we look counts: we may have seen the old state */
 	seen = known.invalidations + 1;
 	extension = pm_extension_oid();
-	schema = OidIsValid(extension) ? extension_schema(extension) : InvalidOid;
+	schema = OidIsValid(extension) ?
+		extension_schema(extension, &version_name) : InvalidOid;
 	if (!OidIsValid(schema) && missing_ok)
 		return false;
 	if (!OidIsValid(schema))
@@ -147,16 +192,32 @@ find_objects(bool missing_ok)
 						PM_EXTENSION),
 				 errhint("Use CREATE EXTENSION %s.", PM_EXTENSION)));
 
+	version = served_version(version_name);
+	if (version == 0 && missing_ok)
+		return false;
+	if (version == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("version %s of extension \"%s\" is not served by the library that is loaded",
+						version_name, PM_EXTENSION),
+				 errdetail("The library serves %s and %s.", versions[0].name,
+						   versions[lengthof(versions) - 1].name),
+				 errhint("Use ALTER EXTENSION %s UPDATE; if the library is older than the extension's objects, install the newer one and restart the server.",
+						 PM_EXTENSION)));
+
 	for (i = 0; i < PM_OBJECTS; i++)
 	{
-		objects[i] = get_relname_relid(object_names[i], schema);
+		objects[i] = InvalidOid;
+		if (relations[i].since > version)
+			continue;
+		objects[i] = get_relname_relid(relations[i].name, schema);
 		if (!OidIsValid(objects[i]) && missing_ok)
 			return false;
 		if (!OidIsValid(objects[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("relation \"%s\" of extension \"%s\" does not exist",
-							object_names[i], PM_EXTENSION),
+							relations[i].name, PM_EXTENSION),
 					 errhint("Drop the extension and create it again.")));
 	}
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(objects[PM_QUEUE]));
@@ -166,7 +227,8 @@ find_objects(bool missing_ok)
 	ReleaseSysCache(tuple);
 
 	quoted = quote_identifier(get_namespace_name(schema));
-	changed = memcmp(known.objects, objects, sizeof(objects)) != 0;
+	changed = known.version != version ||
+		memcmp(known.objects, objects, sizeof(objects)) != 0;
 	if (known.schema == NULL || strcmp(known.schema, quoted) != 0)
 	{
 		char	   *copy = MemoryContextStrdup(TopMemoryContext, quoted);
@@ -177,6 +239,7 @@ find_objects(bool missing_ok)
 		changed = true;
 	}
 	memcpy(known.objects, objects, sizeof(objects));
+	known.version = version;
 	if (changed)
 		known.generation++;
 	known.seen = seen;
@@ -201,8 +264,9 @@ pm_extension_present(void)
 }
 
 /*
- * OID of one of the extension's relations.  Needs a transaction; error if the
- * extension is not installed.
+ * OID of one of the extension's relations; InvalidOid for one that the SQL
+ * objects of this database are too old to have, see pm_sql_version.  Needs a
+ * transaction; error if the extension is not installed.
  */
 Oid
 pm_object(PmObject which)
@@ -228,6 +292,18 @@ pm_owner(void)
 {
 	(void) find_objects(false);
 	return known.owner;
+}
+
+/*
+ * The version of the SQL objects in this database, PM_SQL_1_0 for instance:
+ * whoever uses a relation or a column that came later asks first.  Changes
+ * with pm_catalog_generation.  Errors as pm_object.
+ */
+int
+pm_sql_version(void)
+{
+	(void) find_objects(false);
+	return known.version;
 }
 
 /* Changes whenever the objects are others, or in another schema. */
@@ -309,7 +385,9 @@ pm_plan(PmStatement *statement)
 		return statement->plan;
 
 	initStringInfo(&text);
-	for (c = statement->sql; *c; c++)
+	c = statement->sql_1_0 && known.version == PM_SQL_1_0 ?
+		statement->sql_1_0 : statement->sql;
+	for (; *c; c++)
 	{
 		if (*c == '@')
 			appendStringInfoString(&text, known.schema);

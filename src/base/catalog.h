@@ -25,6 +25,10 @@
 #define PM_GE	" OPERATOR(pg_catalog.>=) "
 #define PM_GT	" OPERATOR(pg_catalog.>) "
 
+/* Versions of the SQL objects, see pm_sql_version */
+#define PM_SQL_1_0	100
+#define PM_SQL_1_1	101
+
 typedef enum PmObject
 {
 	PM_SETTINGS,
@@ -52,6 +56,8 @@ typedef struct PmStatement
 	const char *sql;
 	int			nargs;
 	Oid			types[18];
+	const char *sql_1_0;		/* for the objects of version 1.0; NULL: the
+								 * same.  Takes the same arguments. */
 	SPIPlanPtr	plan;			/* NULL: to be made */
 	uint64		generation;		/* of the objects that it was made for */
 } PmStatement;
@@ -67,6 +73,7 @@ extern Oid	pm_extension_oid(void);
 extern bool pm_extension_present(void);
 extern Oid	pm_object(PmObject which);
 extern const char *pm_schema(void);
+extern int	pm_sql_version(void);
 extern Oid	pm_owner(void);
 extern void pm_enter_owner(PmOwnerScope *scope);
 extern void pm_leave_owner(const PmOwnerScope *scope);
