@@ -21,6 +21,8 @@ SOURCES := $(sort $(wildcard $(SOURCE)/src/*.c $(SOURCE)/src/*/*.c))
 OBJS = $(patsubst $(SOURCE)/%.c,%.o,$(SOURCES))
 DATA = $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/postmark_connector--*.sql)))
 
+DOCS := $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/doc/*.md $(SOURCE)/doc/*.svg)))
+
 CURL_CONFIG ?= curl-config
 PG_CPPFLAGS = -I$(SOURCE)/src $(shell $(CURL_CONFIG) --cflags)
 SHLIB_LINK = $(shell $(CURL_CONFIG) --libs)
@@ -70,3 +72,19 @@ ROOMS := $(addprefix $(CURDIR)/,$(sort $(dir $(OBJS))))
 $(OBJS): | $(ROOMS)
 $(ROOMS):
 	mkdir -p $@
+
+# PGXS would put the pages of all extensions into one folder, where two have
+# an install.md. Ours keep the places that their links know: doc/ below the
+# README. It also forgets, when uninstalling, that it installed them flat.
+docmoduledir := extension/$(EXTENSION)/doc
+PAGES_DIR = $(DESTDIR)$(docdir)/extension/$(EXTENSION)
+
+install: install-readme
+install-readme: installdirs
+	$(INSTALL_DATA) $(SOURCE)/README.md '$(PAGES_DIR)/'
+
+uninstall: uninstall-pages
+uninstall-pages:
+	rm -f '$(PAGES_DIR)/README.md' $(patsubst %,'$(PAGES_DIR)/%',$(DOCS))
+
+.PHONY: install-readme uninstall-pages
