@@ -41,9 +41,9 @@
 /* Postmark lists no more than this, however it is asked. */
 #define LIST_MAX		10000
 
-PG_FUNCTION_INFO_V1(postmark_send);
-PG_FUNCTION_INFO_V1(postmark_test);
-PG_FUNCTION_INFO_V1(postmark_check);
+PM_HIDDEN_FUNCTION(postmark_send);
+PM_HIDDEN_FUNCTION(postmark_test);
+PM_HIDDEN_FUNCTION(postmark_check);
 
 /*
  * The connector to use: the one that is stored, or what a config makes of it.
@@ -118,8 +118,8 @@ send_message(const PmConnector *connector, const char *email,
  * postmark_send(email, usage_type, code, payload, locale, connector)
  * returns uuid
  */
-Datum
-postmark_send(PG_FUNCTION_ARGS)
+static Datum
+postmark_send_hidden(PG_FUNCTION_ARGS)
 {
 	char	   *email;
 	char	   *usage_type;
@@ -128,8 +128,6 @@ postmark_send(PG_FUNCTION_ARGS)
 	char	   *locale;
 	const PmConnector *connector;
 	Datum		message_id;
-
-	PM_HIDE_STATEMENT();
 
 	email = pm_text_arg(fcinfo, 0);
 	usage_type = pm_text_arg(fcinfo, 1);
@@ -142,21 +140,18 @@ postmark_send(PG_FUNCTION_ARGS)
 	message_id = send_message(connector, email, usage_type, code, payload,
 							  locale);
 
-	PM_SHOW_STATEMENT();
 	return message_id;
 }
 
 /*
  * postmark_test(email, config, connector) returns uuid
  */
-Datum
-postmark_test(PG_FUNCTION_ARGS)
+static Datum
+postmark_test_hidden(PG_FUNCTION_ARGS)
 {
 	char	   *email;
 	const PmConnector *connector;
 	Datum		message_id;
-
-	PM_HIDE_STATEMENT();
 
 	email = pm_text_arg(fcinfo, 0);
 	pm_check_message(email, TEST_USAGE_TYPE, TEST_CODE, NULL, NULL);
@@ -165,7 +160,6 @@ postmark_test(PG_FUNCTION_ARGS)
 	message_id = send_message(connector, email, TEST_USAGE_TYPE, TEST_CODE,
 							  NULL, NULL);
 
-	PM_SHOW_STATEMENT();
 	return message_id;
 }
 
@@ -342,8 +336,8 @@ check_templates(ReturnSetInfo *rsinfo, const PmConnector *connector,
  * What Postmark says is a row, also if it says nothing; only settings that
  * cannot be read at all are an error.
  */
-Datum
-postmark_check(PG_FUNCTION_ARGS)
+static Datum
+postmark_check_hidden(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const PmConnector *connector;
@@ -351,8 +345,6 @@ postmark_check(PG_FUNCTION_ARGS)
 	char	  **template_items;
 	char	   *token;
 	int			i;
-
-	PM_HIDE_STATEMENT();
 
 	InitMaterializedSRF(fcinfo, 0);
 	connector = choose_connector(pm_text_arg(fcinfo, 0), pm_jsonb_arg(fcinfo, 1));
@@ -388,6 +380,5 @@ postmark_check(PG_FUNCTION_ARGS)
 	if (token)
 		forget_token(token);
 
-	PM_SHOW_STATEMENT();
 	return (Datum) 0;
 }

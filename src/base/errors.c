@@ -18,20 +18,37 @@
 #include "base/errors.h"
 
 /*
- * pm_hide_statement_callback
- *		Error context callback: keep the statement out of the server log.
+ * Error context callback: keep the statement out of the server log.
  *
  * The CONTEXT lines go with it.  They repeat the same literals: a statement
  * that PL/pgSQL's EXECUTE runs is quoted there, and so are the parameters of
  * the extended protocol once log_parameter_max_length_on_error is set.  The
  * client still receives its CONTEXT, which it wrote itself.
  *
- * arg is not used.  Runs while an error is being built, so it must not raise
- * one.
+ * Runs while an error is being built, so it must not raise one.
  */
-void
-pm_hide_statement_callback(void *arg)
+static void
+hide_statement(void *arg)
 {
 	errhidestmt(true);
 	errhidecontext(true);
+}
+
+/*
+ * Call an SQL function with the statement hidden, see PM_HIDDEN_FUNCTION.
+ * Returns what it returns.  An error in it restores the stack by itself.
+ */
+Datum
+pm_call_hidden(PGFunction function, FunctionCallInfo fcinfo)
+{
+	ErrorContextCallback hide;
+	Datum		result;
+
+	hide.callback = hide_statement;
+	hide.arg = NULL;
+	hide.previous = error_context_stack;
+	error_context_stack = &hide;
+	result = function(fcinfo);
+	error_context_stack = hide.previous;
+	return result;
 }

@@ -11,7 +11,7 @@
 #ifndef PM_ERRORS_H
 #define PM_ERRORS_H
 
-#include "utils/elog.h"
+#include "fmgr.h"
 
 #define PM_ERRCODE_NOT_CONFIGURED	MAKE_SQLSTATE('P','M','0','0','1')
 #define PM_ERRCODE_NO_TEMPLATE		MAKE_SQLSTATE('P','M','0','0','2')
@@ -23,22 +23,22 @@
 #define PM_ERRCODE_UNAVAILABLE		MAKE_SQLSTATE('P','M','0','0','8')
 
 /*
- * While a function that takes a code, a payload or a token runs, no error of
- * anybody's may write the statement to the log: it holds the secret as a
- * literal.  (CONTEXT is left out of the log as well, see errors.c.)  Call
- * PM_HIDE_STATEMENT() right after the declarations, and PM_SHOW_STATEMENT()
- * before every return.
+ * An SQL function that takes a code, a payload or a token: while it runs, no
+ * error of anybody's may write the statement to the log, since it holds the
+ * secret as a literal.  (CONTEXT is left out of the log as well, see
+ * errors.c.)  Stands in place of PG_FUNCTION_INFO_V1; the function itself is
+ * then a static one, whose name ends in "_hidden".
  */
-extern void pm_hide_statement_callback(void *arg);
+#define PM_HIDDEN_FUNCTION(name) \
+	static Datum name##_hidden(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(name); \
+	Datum \
+	name(PG_FUNCTION_ARGS) \
+	{ \
+		return pm_call_hidden(name##_hidden, fcinfo); \
+	} \
+	extern int	no_such_variable
 
-#define PM_HIDE_STATEMENT() \
-	ErrorContextCallback pm_hide_; \
-	pm_hide_.callback = pm_hide_statement_callback; \
-	pm_hide_.arg = NULL; \
-	pm_hide_.previous = error_context_stack; \
-	error_context_stack = &pm_hide_
-
-#define PM_SHOW_STATEMENT() \
-	(error_context_stack = pm_hide_.previous)
+extern Datum pm_call_hidden(PGFunction function, FunctionCallInfo fcinfo);
 
 #endif							/* PM_ERRORS_H */

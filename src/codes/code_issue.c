@@ -37,9 +37,9 @@
 #define LINK_MAX	2048		/* bytes */
 #define LINK_PLACE	"{token}"
 
-PG_FUNCTION_INFO_V1(postmark_issue_code);
-PG_FUNCTION_INFO_V1(postmark_issue_code_trigger);
-PG_FUNCTION_INFO_V1(postmark_issue_token);
+PM_HIDDEN_FUNCTION(postmark_issue_code);
+PM_HIDDEN_FUNCTION(postmark_issue_code_trigger);
+PM_HIDDEN_FUNCTION(postmark_issue_token);
 
 /* What is asked for when a code or a token is issued */
 typedef struct Request
@@ -259,13 +259,11 @@ issue(const Request *request)
  * PM001 to PM003 as postmark_enqueue, PM003 for a recipient that the policy
  * refuses, PM007 over a limit.
  */
-Datum
-postmark_issue_code(PG_FUNCTION_ARGS)
+static Datum
+postmark_issue_code_hidden(PG_FUNCTION_ARGS)
 {
 	Request		request;
 	int64		id;
-
-	PM_HIDE_STATEMENT();
 
 	memset(&request, 0, sizeof(request));
 	request.email = pm_text_arg(fcinfo, 0);
@@ -274,7 +272,6 @@ postmark_issue_code(PG_FUNCTION_ARGS)
 	request.locale = pm_text_arg(fcinfo, 3);
 	request.connector = pm_text_arg(fcinfo, 4);
 	id = issue(&request);
-	PM_SHOW_STATEMENT();
 	PG_RETURN_INT64(id);
 }
 
@@ -282,13 +279,11 @@ postmark_issue_code(PG_FUNCTION_ARGS)
  * postmark_issue_token(email, usage_type, link, payload, locale, connector)
  * returns bigint
  */
-Datum
-postmark_issue_token(PG_FUNCTION_ARGS)
+static Datum
+postmark_issue_token_hidden(PG_FUNCTION_ARGS)
 {
 	Request		request;
 	int64		id;
-
-	PM_HIDE_STATEMENT();
 
 	memset(&request, 0, sizeof(request));
 	request.email = pm_text_arg(fcinfo, 0);
@@ -299,7 +294,6 @@ postmark_issue_token(PG_FUNCTION_ARGS)
 	request.connector = pm_text_arg(fcinfo, 5);
 	check_link(request.link);
 	id = issue(&request);
-	PM_SHOW_STATEMENT();
 	PG_RETURN_INT64(id);
 }
 
@@ -308,8 +302,8 @@ postmark_issue_token(PG_FUNCTION_ARGS)
  * email column, usage type [, name=value ...]) with the names payload, locale
  * (columns) and connector (a value).
  */
-Datum
-postmark_issue_code_trigger(PG_FUNCTION_ARGS)
+static Datum
+postmark_issue_code_trigger_hidden(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	HeapTuple	row;
@@ -317,8 +311,6 @@ postmark_issue_code_trigger(PG_FUNCTION_ARGS)
 	char	  **args;
 	int			nargs;
 	int			i;
-
-	PM_HIDE_STATEMENT();
 
 	row = pm_trigger_row(fcinfo, "postmark_issue_code_trigger",
 						 "Use CREATE TRIGGER ... AFTER INSERT ... FOR EACH ROW.",
@@ -352,6 +344,5 @@ postmark_issue_code_trigger(PG_FUNCTION_ARGS)
 
 	if (request.email != NULL)
 		(void) issue(&request);
-	PM_SHOW_STATEMENT();
 	return PointerGetDatum(row);
 }

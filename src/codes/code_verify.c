@@ -33,8 +33,8 @@
 #include "shared/wake.h"
 #include "shared/wakeup.h"
 
-PG_FUNCTION_INFO_V1(postmark_verify_code);
-PG_FUNCTION_INFO_V1(postmark_verify_token);
+PM_HIDDEN_FUNCTION(postmark_verify_code);
+PM_HIDDEN_FUNCTION(postmark_verify_token);
 
 /* Whether address, usage type and connector can be some. */
 static bool
@@ -139,16 +139,14 @@ verify_code(const char *email, const char *usage_type, const char *digits,
  *
  * Never NULL.  PM001 without preload, or if there is no such connector.
  */
-Datum
-postmark_verify_code(PG_FUNCTION_ARGS)
+static Datum
+postmark_verify_code_hidden(PG_FUNCTION_ARGS)
 {
 	const char *verdict = "mismatch";
 	char	   *email;
 	char	   *usage_type;
 	char	   *code;
 	char	   *connector;
-
-	PM_HIDE_STATEMENT();
 
 	if (pm_shared() == NULL)
 		ereport(ERROR,
@@ -166,7 +164,6 @@ postmark_verify_code(PG_FUNCTION_ARGS)
 	if (email && well_formed(email, usage_type, connector) &&
 		pm_well_formed_code(code))
 		verdict = verify_code(email, usage_type, code, connector);
-	PM_SHOW_STATEMENT();
 	PG_RETURN_TEXT_P(cstring_to_text(verdict));
 }
 
@@ -205,8 +202,8 @@ verify_token(const char *token, const char *usage_type,
  *
  * Always one row.  PM001 if there is no such connector.
  */
-Datum
-postmark_verify_token(PG_FUNCTION_ARGS)
+static Datum
+postmark_verify_token_hidden(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const char *verdict = "mismatch";
@@ -216,8 +213,6 @@ postmark_verify_token(PG_FUNCTION_ARGS)
 	char	   *connector;
 	Datum		values[2];
 	bool		nulls[2] = {false, true};
-
-	PM_HIDE_STATEMENT();
 
 	PreventCommandIfReadOnly("postmark_verify_token()");
 	InitMaterializedSRF(fcinfo, 0);
@@ -236,6 +231,5 @@ postmark_verify_token(PG_FUNCTION_ARGS)
 		nulls[1] = false;
 	}
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	PM_SHOW_STATEMENT();
 	return (Datum) 0;
 }

@@ -68,9 +68,9 @@ enum
 #define EXPIRES_WITH_CODE		600
 #define EXPIRES_WITHOUT_CODE	86400
 
-PG_FUNCTION_INFO_V1(postmark_queue_row);
-PG_FUNCTION_INFO_V1(postmark_enqueue);
-PG_FUNCTION_INFO_V1(postmark_enqueue_trigger);
+PM_HIDDEN_FUNCTION(postmark_queue_row);
+PM_HIDDEN_FUNCTION(postmark_enqueue);
+PM_HIDDEN_FUNCTION(postmark_enqueue_trigger);
 
 /*
  * Say once a session what keeps queued messages from being sent.  A worker
@@ -198,8 +198,8 @@ admit(PmMessage *m, bool has_expiry)
  * Row trigger of postmark_queue: checks a message, gives it id, lane and times,
  * and notes it for the worker.
  */
-Datum
-postmark_queue_row(PG_FUNCTION_ARGS)
+static Datum
+postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	TupleDesc	desc;
@@ -208,8 +208,6 @@ postmark_queue_row(PG_FUNCTION_ARGS)
 	PmMessage	m;
 	int32		lane;
 	HeapTuple	result;
-
-	PM_HIDE_STATEMENT();
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
@@ -222,10 +220,7 @@ postmark_queue_row(PG_FUNCTION_ARGS)
 
 	/* What another server queued, that server sends. */
 	if (IsLogicalWorker())
-	{
-		PM_SHOW_STATEMENT();
 		return PointerGetDatum(NULL);
-	}
 	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -256,7 +251,6 @@ postmark_queue_row(PG_FUNCTION_ARGS)
 	nulls[COL_EXPIRES_AT] = nulls[COL_CONNECTOR] = false;
 	result = heap_form_tuple(desc, values, nulls);
 
-	PM_SHOW_STATEMENT();
 	return PointerGetDatum(result);
 }
 
@@ -390,14 +384,12 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
  * postmark_enqueue(email, usage_type, code, payload, locale, send_after,
  * expires_in, connector) returns bigint
  */
-Datum
-postmark_enqueue(PG_FUNCTION_ARGS)
+static Datum
+postmark_enqueue_hidden(PG_FUNCTION_ARGS)
 {
 	PmMessage	m;
 	TimestampTz send_after = 0;
 	int64		id;
-
-	PM_HIDE_STATEMENT();
 
 	memset(&m, 0, sizeof(m));
 	m.email = pm_text_arg(fcinfo, 0);
@@ -411,7 +403,6 @@ postmark_enqueue(PG_FUNCTION_ARGS)
 
 	id = enqueue(&m, PG_ARGISNULL(5) ? NULL : &send_after,
 				 PG_ARGISNULL(6) ? NULL : PG_GETARG_INTERVAL_P(6));
-	PM_SHOW_STATEMENT();
 	PG_RETURN_INT64(id);
 }
 
@@ -420,8 +411,8 @@ postmark_enqueue(PG_FUNCTION_ARGS)
  * column, usage type [, code column] [, name=value ...]) with the names code,
  * payload, locale (columns), connector, expires_in (values).
  */
-Datum
-postmark_enqueue_trigger(PG_FUNCTION_ARGS)
+static Datum
+postmark_enqueue_trigger_hidden(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	HeapTuple	row;
@@ -430,8 +421,6 @@ postmark_enqueue_trigger(PG_FUNCTION_ARGS)
 	char	  **args;
 	int			nargs;
 	int			i;
-
-	PM_HIDE_STATEMENT();
 
 	row = pm_trigger_row(fcinfo, "postmark_enqueue_trigger",
 						 NULL,
@@ -443,10 +432,7 @@ postmark_enqueue_trigger(PG_FUNCTION_ARGS)
 	m.email = pm_trigger_column(trigger, row, args[0]);
 	m.usage_type = args[1];
 	if (m.email == NULL)
-	{
-		PM_SHOW_STATEMENT();
 		return PointerGetDatum(row);
-	}
 	for (i = 2; i < nargs; i++)
 	{
 		char	   *value = strchr(args[i], '=');
@@ -481,6 +467,5 @@ postmark_enqueue_trigger(PG_FUNCTION_ARGS)
 	}
 
 	enqueue(&m, NULL, expires_in);
-	PM_SHOW_STATEMENT();
 	return PointerGetDatum(row);
 }

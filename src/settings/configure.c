@@ -37,9 +37,9 @@
 /* How far ahead postmark_pause looks for messages that will expire. */
 #define PAUSE_OUTLOOK_MINUTES 10
 
-PG_FUNCTION_INFO_V1(postmark_configure);
+PM_HIDDEN_FUNCTION(postmark_configure);
 PG_FUNCTION_INFO_V1(postmark_config);
-PG_FUNCTION_INFO_V1(postmark_set_token);
+PM_HIDDEN_FUNCTION(postmark_set_token);
 PG_FUNCTION_INFO_V1(postmark_pause);
 PG_FUNCTION_INFO_V1(postmark_resume);
 PG_FUNCTION_INFO_V1(postmark_remove);
@@ -278,14 +278,12 @@ store_settings(const PmConnector *connector)
  * PM001 if anything in the JSON is wrong, or if no token is given, stored or
  * in the token directory; then nothing is changed.
  */
-Datum
-postmark_configure(PG_FUNCTION_ARGS)
+static Datum
+postmark_configure_hidden(PG_FUNCTION_ARGS)
 {
 	PmOwnerScope scope;
 	PmConnector *connector;
 	char	   *name;
-
-	PM_HIDE_STATEMENT();
 
 	name = get_connector_arg(fcinfo, 1);
 	connector = pm_config_parse(pm_jsonb_arg(fcinfo, 0),
@@ -299,7 +297,6 @@ postmark_configure(PG_FUNCTION_ARGS)
 		store_token(name, connector->token);
 	pm_disconnect_owner(&scope);
 
-	PM_SHOW_STATEMENT();
 	PG_RETURN_VOID();
 }
 
@@ -324,16 +321,14 @@ postmark_config(PG_FUNCTION_ARGS)
  *
  * PM001 if there is no such connector, or the token cannot be one.
  */
-Datum
-postmark_set_token(PG_FUNCTION_ARGS)
+static Datum
+postmark_set_token_hidden(PG_FUNCTION_ARGS)
 {
 	PmOwnerScope scope;
 	Datum		values[1];
 	const char *problem;
 	char	   *token;
 	char	   *name;
-
-	PM_HIDE_STATEMENT();
 
 	token = pm_text_arg(fcinfo, 0);
 	name = get_connector_arg(fcinfo, 1);
@@ -356,7 +351,6 @@ postmark_set_token(PG_FUNCTION_ARGS)
 	store_token(name, token);
 	pm_disconnect_owner(&scope);
 
-	PM_SHOW_STATEMENT();
 	PG_RETURN_VOID();
 }
 
