@@ -1,0 +1,259 @@
+#!/usr/bin/python3
+"""Follows the pages as a reader does, and says where that fails.
+
+    test/lib/examples.py [--verbose] [TREE [PAGE...]]
+
+Needs psql with PGHOST, PGPORT, PGUSER of a server that has the extension
+preloaded and sends to the sandbox of SANDBOX_URL. Every page that has blocks
+of SQL gets a database of its own, named as the pages name it, in which they
+are executed from top to bottom, each statement by itself. One that says
+"Starts where [installation](install.md#roles) ends" begins with that page's
+blocks, up to the end of that section. Shell blocks of nothing but curl are
+executed, too. Nothing else is prepared: what an example needs is on the page.
+
+A statement may say in the comment behind it what it answers:
+
+    SELECT 1 + 1;       -- → 2
+    SELECT 1 / 0;       -- → ERROR 22012
+
+where … stands for anything. An error or a warning that is not announced in
+this way fails the page, and so does another answer (of several rows the last
+one's). Of what is checked by postmark_verify_code, 493021 stands for the code
+that was mailed last, of postmark_verify_token "the token from the link" for
+what it says.
+
+Prints a line for each page, "ok" or "not ok"; the exit status is 0 only if
+all of them could be followed.
+"""
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+import pages
+
+DATABASE = "shop"
+WAIT = 60
+START = re.compile(r"Starts\s+where\s+\[[^]]*\]\(([^)]+)\)\s+ends")
+CODE = "'493021'"
+TOKEN = "'the token from the link'"
+WORDS = [(re.compile(r"your (?:new )?Postmark server token"), "sandbox-token"),
+         (re.compile(r"http://127\.0\.0\.1:8025"), os.environ.get("SANDBOX_URL", ""))]
+
+# the tokens of SQL that may hold a semicolon, and the semicolon
+LEXEME = re.compile(r"""
+      --[^\n]* | /\*.*?\*/ | '(?:[^']|'')*' | "[^"]*"
+    | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | \\g\w*[^\n]* | ; """, re.X | re.S)
+
+# a browser's proxy is not meant for 127.0.0.1
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Trouble(Exception):
+    pass
+
+
+def split(text):
+    """The statements of a block, with what the comment says that they answer
+    and the line they end at."""
+    place, start = 0, 0
+    while True:
+        meta = re.compile(r"\s*(\\\w[^\n]*)").match(text, start)
+        if meta:
+            yield meta[1], None, text.count("\n", 0, meta.end())
+            start = place = meta.end()
+            continue
+        lexeme = LEXEME.search(text, place)
+        if lexeme is None:
+            if re.sub(r"--[^\n]*", "", text[start:]).strip():
+                raise Trouble("a statement without an end: " + text[start:].strip())
+            return
+        place = lexeme.end()
+        if lexeme[0] == ";" or lexeme[0].startswith("\\g"):
+            answer = re.compile(r"[ \t]*-- → ([^\n]*)").match(text, place)
+            yield text[start:place].strip(), answer and answer[1].strip(), text.count("\n", 0, place)
+            start = place = answer.end() if answer else place
+
+
+class Psql:
+    """One psql, a statement at a time."""
+
+    MARK = "--- end of the answer ---"
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            ["psql", "-X", "-A", "-t", "-q", "-F", " | ", "-v", "VERBOSITY=verbose", "-d", DATABASE],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def ask(self, statement):
+        """What psql prints"""
+        self.process.stdin.write(f"{statement}\n\\echo '{self.MARK}'\n".encode())
+        self.process.stdin.flush()
+        answer, end = b"", time.monotonic() + WAIT
+        while not answer.endswith(self.MARK.encode() + b"\n"):
+            if not select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
+                self.process.kill()
+                raise Trouble(f"no answer within {WAIT} s: {statement}")
+            read = os.read(self.process.stdout.fileno(), 65536)
+            if not read:
+                raise Trouble(f"psql ended: {statement}\n{answer.decode()}")
+            answer += read
+        return answer.decode()[:-len(self.MARK) - 1].strip()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def command(*sql):
+    """Statements outside of the page's database"""
+    arguments = [word for statement in sql for word in ("-c", statement)]
+    return subprocess.run(["psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", *arguments],
+                          check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
+
+
+def as_sandbox(text):
+    for pattern, replacement in WORDS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def ask_sandbox(call, **query):
+    url = f"{os.environ['SANDBOX_URL']}/_sandbox/{call}?{urllib.parse.urlencode(query)}"
+    with _opener.open(url, timeout=WAIT) as answer:
+        return json.load(answer)
+
+
+def newest(email, find):
+    """What find(variables of the mail) gives of the newest mail to the address
+    that has it; waits for one."""
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        query = {"recipient": email} if email else {}
+        for mail in reversed(ask_sandbox("messages", **query)["messages"]):
+            value = find(mail["Request"]["TemplateModel"])
+            if value:
+                return value
+        time.sleep(0.05)
+    raise Trouble(f"there is no such mail to {email or 'anybody'}")
+
+
+def as_mailed(statement):
+    """The statement with the code or the token that its reader was mailed."""
+    call = re.search(r"postmark_verify_code\('([^']+)'", statement)
+    if call and CODE in statement:
+        code = newest(call[1], lambda model: model.get("code"))
+        return statement.replace(CODE, f"'{code}'")
+    if TOKEN in statement:
+        link = newest(None, lambda model: model.get("link"))
+        return statement.replace(TOKEN, f"'{link.partition('=')[2]}'")
+    return statement
+
+
+def matches(expected, answer):
+    """… stands for anything"""
+    pattern = ".*".join(re.escape(part) for part in expected.split("…"))
+    return re.fullmatch(pattern, answer, re.S) is not None
+
+
+def run_sql(psql, block, verbose):
+    for statement, expected, line in split(block.text):
+        answer = psql.ask(as_sandbox(as_mailed(statement)))
+        if verbose:
+            print(f"{statement}\n{answer}")
+        errors = re.findall(r"^(ERROR|FATAL|WARNING):  (\w{5}): ", answer, re.M)
+        if expected is not None and re.match("ERROR|WARNING", expected):
+            good = expected.split()[:2] in [list(error) for error in errors]
+        else:
+            good = not errors and (expected is None or matches(expected, answer.split("\n")[-1]))
+        if not good:
+            said = "" if expected is None else f"\nand not {expected}"
+            raise Trouble(f"line {block.line + line + 1}: {statement}\nanswers {answer}{said}")
+
+
+def run_shell(block, verbose):
+    """Blocks of nothing but curl"""
+    lines = [line for line in block.text.split("\n") if line.strip() and not line.startswith("#")]
+    if not all(line.startswith(("curl ", "  ")) for line in lines):
+        return
+    done = subprocess.run(["sh", "-eu", "-c", 'curl() { command curl -fsS --noproxy "*" "$@"; }\n' + as_sandbox(block.text)],
+                          capture_output=True, text=True, timeout=WAIT)
+    if verbose:
+        print(f"{block.text}{done.stdout}{done.stderr}")
+    if done.returncode != 0:
+        raise Trouble(f"line {block.line}: {block.text}fails: {done.stderr}")
+
+
+def blocks_of(found, page):
+    """The page's blocks in a reader's order, with those of the page that it
+    starts from."""
+    before = []
+    start = START.search("\n".join(page.lines))
+    if start:
+        path, section = pages.target(page, start[1])
+        before = blocks_of(found, found[path])
+        within = [number for number, block in enumerate(before) if section in block.sections]
+        before = before[:within[-1] + 1] if section else before
+    return before + [block for block in page.blocks if block.language in ("sql", "sh")]
+
+
+def mails_twice(psql):
+    """A table with two triggers of ours for a new row mails twice."""
+    return psql.ask("""RESET ROLE;
+        SELECT string_agg(tgrelid::regclass::text, ', ') FROM (
+            SELECT tgrelid FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+            WHERE proname IN ('postmark_enqueue_trigger', 'postmark_issue_code_trigger') AND tgtype & 4 > 0
+            GROUP BY tgrelid HAVING count(*) > 1) AS twice;""")
+
+
+def follow(found, page, verbose):
+    """Raises Trouble where the page cannot be followed."""
+    roles = command("SELECT rolname FROM pg_roles")
+    command(f"CREATE DATABASE {DATABASE}")
+    psql = Psql()
+    try:
+        for block in blocks_of(found, page):
+            if block.language == "sql":
+                run_sql(psql, block, verbose)
+            else:
+                run_shell(block, verbose)
+        twice = mails_twice(psql)
+        if twice:
+            raise Trouble(f"two triggers mail for a new row of {twice}")
+    finally:
+        psql.close()
+        command(f"DROP DATABASE {DATABASE} WITH (FORCE)", "ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()",
+                *(f'DROP ROLE "{role}"' for role in command("SELECT rolname FROM pg_roles") if role not in roles))
+        _opener.open(urllib.request.Request(f"{os.environ['SANDBOX_URL']}/_sandbox/reset", method="POST")).close()
+
+
+def main():
+    arguments = sys.argv[1:]
+    verbose = "--verbose" in arguments
+    arguments = [word for word in arguments if word != "--verbose"]
+    tree = arguments[0] if arguments else os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+    found = pages.read(tree)
+    failed = False
+    for path in arguments[1:] or found:
+        if not any(block.language == "sql" for block in found[path].blocks):
+            continue
+        started = time.monotonic()
+        try:
+            follow(found, found[path], verbose)
+            print(f"ok: {path} can be followed ({time.monotonic() - started:.1f} s)", flush=True)
+        except Trouble as trouble:
+            failed = True
+            print(f"not ok: {path} can be followed", flush=True)
+            print("    " + str(trouble).replace("\n", "\n    "), flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
