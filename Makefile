@@ -23,8 +23,11 @@ DATA = $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/postmark_connector--
 
 DOCS := $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/doc/*.md $(SOURCE)/doc/*.svg)))
 
+# The library tells a server that asks (PostgreSQL 18) which version it is.
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(SOURCE)/$(EXTENSION).control)
+
 CURL_CONFIG ?= curl-config
-PG_CPPFLAGS = -I$(SOURCE)/src $(shell $(CURL_CONFIG) --cflags)
+PG_CPPFLAGS = -I$(SOURCE)/src -DPM_VERSION='"$(EXTVERSION)"' $(shell $(CURL_CONFIG) --cflags)
 SHLIB_LINK = $(shell $(CURL_CONFIG) --libs)
 
 # WERROR= lets a compiler newer than ours only warn. The three exceptions are
@@ -64,7 +67,8 @@ PROVE_FLAGS = -I test/t
 
 # PGXS knows no dependencies on headers. One coarse rule is always right, and
 # the whole library builds in seconds.
-$(OBJS): $(wildcard $(SOURCE)/src/*.h $(SOURCE)/src/*/*.h) $(SOURCE)/Makefile
+$(OBJS): $(wildcard $(SOURCE)/src/*.h $(SOURCE)/src/*/*.h) $(SOURCE)/Makefile \
+	$(SOURCE)/$(EXTENSION).control
 
 # A build elsewhere needs the rooms there too. Absolute, since make would find
 # a relative directory in the source tree and be content.

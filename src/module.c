@@ -16,6 +16,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "base/compat.h"
 #include "codes/attempts.h"
 #include "settings/guc.h"
 #include "shared/shmem.h"
@@ -23,7 +24,10 @@
 #include "worker/databases.h"
 #include "worker/launcher.h"
 
-PG_MODULE_MAGIC;
+PG_MODULE_MAGIC_EXT(
+					.name = "postmark_connector",
+					.version = PM_VERSION
+);
 
 /* What is in shared memory */
 static const PmSharedPart shared_parts[] = {

@@ -28,6 +28,7 @@
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "codes/attempts.h"
 
 /* A full table is searched for counters out of date this often at most, us. */
@@ -87,7 +88,7 @@ pm_attempts_init(void *place, LWLock *lock, bool found)
 	info.keysize = sizeof(AttemptsKey);
 	info.entrysize = sizeof(AttemptsEntry);
 	table = ShmemInitHash("postmark_connector attempts table",
-						  PM_ATTEMPTS_MAX, PM_ATTEMPTS_MAX, &info,
+						  PM_ATTEMPTS_MAX, &info,
 						  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 	table_lock = lock;
 }

@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/args.h"
+#include "base/compat.h"
 #include "base/errors.h"
 #include "codes/code_secret.h"
 #include "codes/code_store.h"
@@ -108,7 +109,7 @@ make_link(const char *pattern, const char *token)
 static Jsonb *
 add_link(Jsonb *payload, const char *link)
 {
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 	JsonbValue	key;
 	JsonbValue	value;
 
@@ -130,7 +131,8 @@ add_link(Jsonb *payload, const char *link)
 	value.val.string.val = unconstify(char *, link);
 	value.val.string.len = strlen(link);
 	pushJsonbValue(&state, WJB_VALUE, &value);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 /* Refuse if the recipient has had enough: PM007. */

@@ -18,6 +18,7 @@
 #include "common/hmac.h"
 #include "port/pg_bswap.h"
 
+#include "base/compat.h"
 #include "codes/code_secret.h"
 
 /* Digits of a code, see config_options.c */
@@ -79,7 +80,7 @@ pm_make_token(char *token)
 	char	   *c;
 
 	pm_random_bytes(bytes, TOKEN_BYTES);
-	len = pg_b64_encode((char *) bytes, TOKEN_BYTES, token, PM_TOKEN_LENGTH + 1);
+	len = pg_b64_encode(bytes, TOKEN_BYTES, token, PM_TOKEN_LENGTH + 1);
 	if (len != PM_TOKEN_LENGTH)
 		elog(ERROR, "could not encode a token");
 	token[len] = '\0';

@@ -13,6 +13,7 @@
 #include "utils/uuid.h"
 #include "utils/jsonb.h"
 
+#include "base/compat.h"
 #include "settings/connector.h"
 
 /* What an answer means for a message, or for a request as a whole. */
@@ -51,8 +52,9 @@ extern char *pm_api_detail(const PmVerdict *verdict);
 extern const char *pm_api_hint(const PmVerdict *verdict);
 extern void pm_api_mask(char *text, const char *secret);
 extern void pm_api_mask_payload(char *text, Jsonb *payload);
-extern void pm_api_raise(const PmVerdict *verdict,
-						 const PmConnector *connector, const char *usage_type,
-						 const char *alias) pg_attribute_noreturn();
+pg_noreturn extern void pm_api_raise(const PmVerdict *verdict,
+									 const PmConnector *connector,
+									 const char *usage_type,
+									 const char *alias);
 
 #endif							/* PM_API_ERRORS_H */

@@ -46,6 +46,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/compat.h"
 #include "postmark/http.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
@@ -832,7 +833,7 @@ http_setup(void)
 				 errmsg("could not make an epoll descriptor: %m")));
 	}
 
-	wait_set = CreateWaitEventSet(TopMemoryContext, 3);
+	wait_set = CreateWaitEventSet(NULL, 3);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	if (IsUnderPostmaster)
 		AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,

@@ -23,6 +23,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 
+#include "base/compat.h"
 #include "base/text.h"
 #include "postmark/json.h"
 
@@ -48,11 +49,11 @@ static const char *clean_escape(const char *in, const char *end,
 								bool keep_non_ascii, char **out);
 static int	unicode_escape(const char *in, const char *end);
 static void add_value(Builder *builder, PmJsonType type, char *text);
-static void on_object_start(void *state);
-static void on_array_start(void *state);
-static void on_container_end(void *state);
-static void on_field_start(void *state, char *name, bool isnull);
-static void on_scalar(void *state, char *token, JsonTokenType type);
+static PmJsonActionResult on_object_start(void *state);
+static PmJsonActionResult on_array_start(void *state);
+static PmJsonActionResult on_container_end(void *state);
+static PmJsonActionResult on_field_start(void *state, char *name, bool isnull);
+static PmJsonActionResult on_scalar(void *state, char *token, JsonTokenType type);
 
 /*
  * pm_json_parse
@@ -93,13 +94,11 @@ pm_json_parse(const char *utf8, size_t len)
 	actions.object_field_start = on_field_start;
 	actions.scalar = on_scalar;
 
-	lex = makeJsonLexContextCstringLen(clean, clean_len,
+	lex = makeJsonLexContextCstringLen(NULL, clean, clean_len,
 									   GetDatabaseEncoding(), true);
 	result = pg_parse_json(lex, &actions);
 
-	pfree(lex->strval->data);
-	pfree(lex->strval);
-	pfree(lex);
+	freeJsonLexContext(lex);
 	pfree(clean);
 
 	return (result == JSON_SUCCESS) ? builder.root : NULL;
@@ -300,31 +299,35 @@ add_value(Builder *builder, PmJsonType type, char *text)
 }
 
 /* Callbacks of the parser.  What it passes is palloc'd and left to us. */
-static void
+static PmJsonActionResult
 on_object_start(void *state)
 {
 	add_value(state, PM_JSON_OBJECT, NULL);
+	return PM_JSON_GO_ON;
 }
 
-static void
+static PmJsonActionResult
 on_array_start(void *state)
 {
 	add_value(state, PM_JSON_ARRAY, NULL);
+	return PM_JSON_GO_ON;
 }
 
-static void
+static PmJsonActionResult
 on_container_end(void *state)
 {
 	((Builder *) state)->depth--;
+	return PM_JSON_GO_ON;
 }
 
-static void
+static PmJsonActionResult
 on_field_start(void *state, char *name, bool isnull)
 {
 	((Builder *) state)->name = name;
+	return PM_JSON_GO_ON;
 }
 
-static void
+static PmJsonActionResult
 on_scalar(void *state, char *token, JsonTokenType type)
 {
 	switch (type)
@@ -344,6 +347,7 @@ on_scalar(void *state, char *token, JsonTokenType type)
 			add_value(state, PM_JSON_NULL, NULL);
 			break;
 	}
+	return PM_JSON_GO_ON;
 }
 
 /*

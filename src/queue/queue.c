@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/compat.h"
 #include "queue/batch.h"
 #include "queue/history.h"
 #include "queue/queue.h"
@@ -427,7 +428,7 @@ cancels_kept_out(void)
 	LOCKTAG		tag;
 
 	pm_cancel_locktag(&tag);
-	return LockHeldByMe(&tag, ExclusiveLock);
+	return LockHeldByMe(&tag, ExclusiveLock, false);
 }
 
 /*

@@ -23,6 +23,7 @@
 #include "executor/executor.h"
 #include "utils/rel.h"
 
+#include "base/compat.h"
 #include "queue/row_insert.h"
 
 /* Rows that are put into the table at once */
@@ -138,8 +139,8 @@ pm_insert_rows(Relation rel, int n, PmMakeRow make, void *arg)
 		table_multi_insert(rel, slots, count, command, 0, NULL);
 		for (i = 0; i < count; i++)
 		{
-			list_free(ExecInsertIndexTuples(target, slots[i], estate, false,
-											false, NULL, NIL));
+			list_free(ExecInsertIndexTuples(target, estate, 0, slots[i],
+											NIL, NULL));
 			ExecClearTuple(slots[i]);
 		}
 		ResetPerTupleExprContext(estate);

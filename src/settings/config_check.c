@@ -109,29 +109,44 @@ pm_get_bool(JsonbContainer *object, const char *where, const char *key,
 	return true;
 }
 
+static bool
+compare_int(PGFunction comparison, Datum numeric, int number)
+{
+	Datum		other = NumericGetDatum(int64_to_numeric(number));
+
+	return DatumGetBool(DirectFunctionCall2(comparison, numeric, other));
+}
+
+static bool
+not_int(const char *where, const char *key, int min, int max, PmFault *f)
+{
+	return pm_fault(f, NULL, "\"%s%s\" must be a whole number from %d to %d.",
+					where, key, min, max);
+}
+
 /* A whole number from min to max. */
 bool
 pm_get_int(JsonbContainer *object, const char *where, const char *key,
 		   int min, int max, int *result, PmFault *f)
 {
 	JsonbValue	value;
-	bool		bad = true;
-	int			number = 0;
+	Datum		numeric;
+	int			number;
 
 	if (pm_get_member(object, key, &value) == NULL)
 		return true;
-	if (value.type == jbvNumeric)
-	{
-		number = numeric_int4_opt_error(value.val.numeric, &bad);
-		/* that rounded */
-		if (!bad)
-			bad = !DatumGetBool(DirectFunctionCall2(numeric_eq,
-													NumericGetDatum(value.val.numeric),
-													NumericGetDatum(int64_to_numeric(number))));
-	}
-	if (bad || number < min || number > max)
-		return pm_fault(f, NULL, "\"%s%s\" must be a whole number from %d to %d.",
-						where, key, min, max);
+	if (value.type != jbvNumeric)
+		return not_int(where, key, min, max, f);
+	numeric = NumericGetDatum(value.val.numeric);
+
+	/* Within the limits, which NaN is not, nothing overflows. */
+	if (!compare_int(numeric_ge, numeric, min) ||
+		!compare_int(numeric_le, numeric, max))
+		return not_int(where, key, min, max, f);
+	number = DatumGetInt32(DirectFunctionCall1(numeric_int4, numeric));
+	/* that rounded */
+	if (!compare_int(numeric_eq, numeric, number))
+		return not_int(where, key, min, max, f);
 	*result = number;
 	return true;
 }

@@ -17,6 +17,7 @@
 
 #include "utils/numeric.h"
 
+#include "base/compat.h"
 #include "base/errors.h"
 #include "base/text.h"
 #include "settings/config_check.h"
@@ -148,7 +149,7 @@ pm_config_from_parts(const char *name, int number, Jsonb *options,
 }
 
 static void
-push_key(JsonbParseState **state, const char *key)
+push_key(JsonbInState *state, const char *key)
 {
 	JsonbValue	value;
 
@@ -159,7 +160,7 @@ push_key(JsonbParseState **state, const char *key)
 }
 
 static void
-push_string(JsonbParseState **state, const char *key, const char *text)
+push_string(JsonbInState *state, const char *key, const char *text)
 {
 	JsonbValue	value;
 
@@ -171,7 +172,7 @@ push_string(JsonbParseState **state, const char *key, const char *text)
 }
 
 static void
-push_int(JsonbParseState **state, const char *key, int number)
+push_int(JsonbInState *state, const char *key, int number)
 {
 	JsonbValue	value;
 
@@ -190,7 +191,7 @@ Jsonb *
 pm_config_json(const PmConnector *connector, const char *masked_token)
 {
 	JsonbIterator *it = JsonbIteratorInit(&connector->options->root);
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 	JsonbIteratorToken token;
 	JsonbValue	value;
 	int			i;
@@ -223,5 +224,6 @@ pm_config_json(const PmConnector *connector, const char *masked_token)
 		pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	}
 	pushJsonbValue(&state, WJB_END_ARRAY, NULL);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }

@@ -16,6 +16,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
+#include "base/compat.h"
 #include "base/text.h"
 #include "settings/config_check.h"
 #include "settings/config_options.h"
@@ -234,7 +235,7 @@ Jsonb *
 pm_extract_options(Jsonb *config)
 {
 	JsonbIterator *it = JsonbIteratorInit(&config->root);
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 	JsonbIteratorToken token;
 	JsonbValue	key;
 	JsonbValue	value;
@@ -250,5 +251,6 @@ pm_extract_options(Jsonb *config)
 		pushJsonbValue(&state, WJB_KEY, &key);
 		pushJsonbValue(&state, WJB_VALUE, &value);
 	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }

@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/catalog.h"
+#include "base/compat.h"
 #include "base/errors.h"
 #include "settings/config_json.h"
 #include "settings/config_store.h"
@@ -164,7 +165,7 @@ static void
 scan_table(Relation rel, Snapshot snapshot, RowReader reader, void *state)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		reader(slot, state);

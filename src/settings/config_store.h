@@ -10,6 +10,7 @@
 #ifndef PM_CONFIG_STORE_H
 #define PM_CONFIG_STORE_H
 
+#include "base/compat.h"
 #include "settings/connector.h"
 
 /*
@@ -21,7 +22,7 @@
  * before, unless that was pinned.  The others leave everything as it is.
  */
 extern const PmConnector *pm_connector(const char *name, bool missing_ok);
-extern void pm_raise_not_configured(const char *name) pg_attribute_noreturn();
+pg_noreturn extern void pm_raise_not_configured(const char *name);
 extern const PmConnector *pm_connector_by_number(int number);
 extern const PmConnector *pm_connectors(int index);
 extern void pm_config_forget(void);

@@ -32,6 +32,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/compat.h"
 #include "shared/prepared.h"
 #include "shared/slots.h"
 #include "shared/wake.h"
@@ -117,7 +118,7 @@ owned_database(const char *name)
 {
 	Oid			oid = get_database_oid(name, true);
 
-	return OidIsValid(oid) && pg_database_ownercheck(oid, GetUserId())
+	return OidIsValid(oid) && object_ownercheck(DatabaseRelationId, oid, GetUserId())
 		? oid : InvalidOid;
 }
 
@@ -145,7 +146,7 @@ template_database(const CreatedbStmt *stmt)
 	if (!HeapTupleIsValid(tuple))
 		return InvalidOid;
 	allowed = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate ||
-		pg_database_ownercheck(oid, GetUserId());
+		object_ownercheck(DatabaseRelationId, oid, GetUserId());
 	ReleaseSysCache(tuple);
 	return allowed ? oid : InvalidOid;
 }

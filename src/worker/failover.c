@@ -37,13 +37,13 @@
 #define SEARCH_DELAY	2000
 
 /* What one page of the search says of one connector */
-typedef struct Page
+typedef struct FoundPage
 {
 	PmChannel  *channel;
 	PmFound    *found;
 	int			nfound;
 	int64	   *ids;			/* of found[i] */
-} Page;
+} FoundPage;
 
 static int	current_timeline;
 static int	stored_timeline;	/* that the queue was last drained on; 0: none */
@@ -103,7 +103,7 @@ pm_failover_ask(PmChannel *channel, TimestampTz now)
 static void
 settle_page(void *arg)
 {
-	Page	   *page = arg;
+	FoundPage  *page = arg;
 	TimestampTz now = GetCurrentTimestamp();
 	int			p;
 
@@ -154,7 +154,7 @@ pm_failover_found(PmChannel *channel, PmHttpRequest *request)
 	TimestampTz now = GetCurrentTimestamp();
 	PmHttpResult result;
 	PmVerdict	verdict;
-	Page		page;
+	FoundPage	page;
 	int64		total;
 	int			nread;
 	int			sqlstate;

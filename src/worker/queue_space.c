@@ -44,6 +44,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/compat.h"
 #include "shared/transaction.h"
 #include "worker/queue_space.h"
 #include "worker/queue_vacuum.h"
@@ -240,7 +241,8 @@ look_body(void *arg)
 	ItemPointerSet(&last, upto - 1, PG_UINT16_MAX);
 	outcome = OUT_NEXT;
 	why = "there are messages in it";
-	scan = table_beginscan_tidrange(queue, GetActiveSnapshot(), &first, &last);
+	scan = table_beginscan_tidrange(queue, GetActiveSnapshot(), &first, &last,
+									SO_NONE);
 	while (outcome == OUT_NEXT &&
 		   table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
 	{

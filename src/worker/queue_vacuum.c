@@ -40,6 +40,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/compat.h"
 #include "shared/process.h"
 #include "shared/transaction.h"
 #include "worker/queue_vacuum.h"
@@ -224,14 +225,16 @@ postmark_vacuum_main(Datum arg)
 												   NIL));
 		memset(&params, 0, sizeof(params));
 		params.options = VACOPT_VACUUM | VACOPT_SKIP_LOCKED |
-			VACOPT_PROCESS_TOAST;
+			VACOPT_PROCESS_MAIN | VACOPT_PROCESS_TOAST;
 		params.freeze_min_age = -1;
 		params.freeze_table_age = -1;
 		params.multixact_freeze_min_age = -1;
 		params.multixact_freeze_table_age = -1;
-		params.log_min_duration = -1;
+		params.log_vacuum_min_duration = -1;
 		params.nworkers = -1;
-		vacuum(relations, &params, NULL, true);
+		vacuum(relations, &params,
+			   GetAccessStrategyWithSize(BAS_VACUUM, VacuumBufferUsageLimit),
+			   context, true);
 	}
 	CommitTransactionCommand();
 	pgstat_report_stat(true);
