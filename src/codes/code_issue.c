@@ -255,6 +255,30 @@ issue(const Request *request)
 }
 
 /*
+ * The SQL functions' arguments: email, usage_type, for a token the link,
+ * payload, locale, connector.
+ */
+static Datum
+issue_of_args(FunctionCallInfo fcinfo, bool token)
+{
+	Request		request;
+	int			n = 0;
+
+	memset(&request, 0, sizeof(request));
+	request.email = pm_text_arg(fcinfo, n++);
+	request.usage_type = pm_text_arg(fcinfo, n++);
+	if (token)
+	{
+		request.link = pm_text_arg(fcinfo, n++);
+		check_link(request.link);
+	}
+	request.payload = pm_jsonb_arg(fcinfo, n++);
+	request.locale = pm_text_arg(fcinfo, n++);
+	request.connector = pm_text_arg(fcinfo, n++);
+	PG_RETURN_INT64(issue(&request));
+}
+
+/*
  * postmark_issue_code(email, usage_type, payload, locale, connector)
  * returns bigint
  *
@@ -264,39 +288,19 @@ issue(const Request *request)
 static Datum
 postmark_issue_code_hidden(PG_FUNCTION_ARGS)
 {
-	Request		request;
-	int64		id;
-
-	memset(&request, 0, sizeof(request));
-	request.email = pm_text_arg(fcinfo, 0);
-	request.usage_type = pm_text_arg(fcinfo, 1);
-	request.payload = pm_jsonb_arg(fcinfo, 2);
-	request.locale = pm_text_arg(fcinfo, 3);
-	request.connector = pm_text_arg(fcinfo, 4);
-	id = issue(&request);
-	PG_RETURN_INT64(id);
+	return issue_of_args(fcinfo, false);
 }
 
 /*
  * postmark_issue_token(email, usage_type, link, payload, locale, connector)
  * returns bigint
+ *
+ * Errors as postmark_issue_code, and PM003 for a pattern that makes no link.
  */
 static Datum
 postmark_issue_token_hidden(PG_FUNCTION_ARGS)
 {
-	Request		request;
-	int64		id;
-
-	memset(&request, 0, sizeof(request));
-	request.email = pm_text_arg(fcinfo, 0);
-	request.usage_type = pm_text_arg(fcinfo, 1);
-	request.link = pm_text_arg(fcinfo, 2);
-	request.payload = pm_jsonb_arg(fcinfo, 3);
-	request.locale = pm_text_arg(fcinfo, 4);
-	request.connector = pm_text_arg(fcinfo, 5);
-	check_link(request.link);
-	id = issue(&request);
-	PG_RETURN_INT64(id);
+	return issue_of_args(fcinfo, true);
 }
 
 /*
@@ -310,41 +314,25 @@ postmark_issue_code_trigger_hidden(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	HeapTuple	row;
 	Request		request;
-	char	  **args;
-	int			nargs;
-	int			i;
+	PmTriggerArg known[] = {
+		{"payload", PM_TRIGGER_PAYLOAD, &request.payload},
+		{"locale", PM_TRIGGER_COLUMN, &request.locale},
+		{"connector", PM_TRIGGER_VALUE, &request.connector}
+	};
 
 	row = pm_trigger_row(fcinfo, "postmark_issue_code_trigger",
 						 "Use CREATE TRIGGER ... AFTER INSERT ... FOR EACH ROW.",
 						 "Use EXECUTE FUNCTION postmark_issue_code_trigger('email column', 'usage type').");
-	args = trigger->tg_trigger->tgargs;
-	nargs = trigger->tg_trigger->tgnargs;
 
 	memset(&request, 0, sizeof(request));
-	request.email = pm_trigger_column(trigger, row, args[0]);
-	request.usage_type = args[1];
+	request.email = pm_trigger_column(trigger, row,
+									  trigger->tg_trigger->tgargs[0]);
+	request.usage_type = trigger->tg_trigger->tgargs[1];
 	request.connector = pstrdup(PM_DEFAULT_CONNECTOR);
-	for (i = 2; i < nargs; i++)
-	{
-		char	   *value = strchr(args[i], '=');
-		char	   *name = value ? pnstrdup(args[i], value - args[i]) : "";
-
-		value = value ? value + 1 : NULL;
-		if (strcmp(name, "payload") == 0)
-			request.payload = pm_trigger_payload(trigger, row, value);
-		else if (strcmp(name, "locale") == 0)
-			request.locale = pm_trigger_column(trigger, row, value);
-		else if (strcmp(name, "connector") == 0)
-			request.connector = value;
-		else
-			ereport(ERROR,
-					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-					 errmsg("invalid argument \"%s\" of postmark_issue_code_trigger",
-							args[i]),
-					 errhint("After the email column and the usage type come name=value with the names payload, locale, connector.")));
-	}
-
-	if (request.email != NULL)
-		(void) issue(&request);
+	if (request.email == NULL)
+		return PointerGetDatum(row);
+	pm_trigger_args(trigger, row, 2, known, lengthof(known),
+					"postmark_issue_code_trigger", "");
+	(void) issue(&request);
 	return PointerGetDatum(row);
 }

@@ -417,54 +417,38 @@ postmark_enqueue_trigger_hidden(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	HeapTuple	row;
 	PmMessage	m;
+	char	   *expires_in_text = NULL;
 	Interval   *expires_in = NULL;
+	PmTriggerArg known[] = {
+		{"code", PM_TRIGGER_COLUMN, &m.code},
+		{"payload", PM_TRIGGER_PAYLOAD, &m.payload},
+		{"locale", PM_TRIGGER_COLUMN, &m.locale},
+		{"connector", PM_TRIGGER_VALUE, &m.connector},
+		{"expires_in", PM_TRIGGER_VALUE, &expires_in_text}
+	};
 	char	  **args;
-	int			nargs;
-	int			i;
+	int			from = 2;
 
 	row = pm_trigger_row(fcinfo, "postmark_enqueue_trigger",
 						 NULL,
 						 "Use EXECUTE FUNCTION postmark_enqueue_trigger('email column', 'usage type', 'code column').");
 	args = trigger->tg_trigger->tgargs;
-	nargs = trigger->tg_trigger->tgnargs;
 
 	memset(&m, 0, sizeof(m));
 	m.email = pm_trigger_column(trigger, row, args[0]);
 	m.usage_type = args[1];
 	if (m.email == NULL)
 		return PointerGetDatum(row);
-	for (i = 2; i < nargs; i++)
-	{
-		char	   *value = strchr(args[i], '=');
-		char	   *name;
-
-		if (value == NULL && i == 2)
-		{
-			m.code = pm_trigger_column(trigger, row, args[i]);
-			continue;
-		}
-		name = value ? pnstrdup(args[i], value - args[i]) : args[i];
-		value = value ? value + 1 : NULL;
-		if (value && strcmp(name, "code") == 0)
-			m.code = pm_trigger_column(trigger, row, value);
-		else if (value && strcmp(name, "payload") == 0)
-			m.payload = pm_trigger_payload(trigger, row, value);
-		else if (value && strcmp(name, "locale") == 0)
-			m.locale = pm_trigger_column(trigger, row, value);
-		else if (value && strcmp(name, "connector") == 0)
-			m.connector = value;
-		else if (value && strcmp(name, "expires_in") == 0)
-			expires_in = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-															   CStringGetDatum(value),
-															   ObjectIdGetDatum(InvalidOid),
-															   Int32GetDatum(-1)));
-		else
-			ereport(ERROR,
-					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-					 errmsg("invalid argument \"%s\" of postmark_enqueue_trigger",
-							args[i]),
-					 errhint("After the email column and the usage type come the code column, or name=value with the names code, payload, locale, connector, expires_in.")));
-	}
+	if (trigger->tg_trigger->tgnargs > from && strchr(args[from], '=') == NULL)
+		m.code = pm_trigger_column(trigger, row, args[from++]);
+	pm_trigger_args(trigger, row, from, known, lengthof(known),
+					"postmark_enqueue_trigger",
+					"the code column, or ");
+	if (expires_in_text)
+		expires_in = DatumGetIntervalP(DirectFunctionCall3(interval_in,
+														   CStringGetDatum(expires_in_text),
+														   ObjectIdGetDatum(InvalidOid),
+														   Int32GetDatum(-1)));
 
 	enqueue(&m, NULL, expires_in);
 	return PointerGetDatum(row);

@@ -52,8 +52,8 @@ pm_trigger_column(const TriggerData *trigger, HeapTuple row, const char *column)
  * A payload column as jsonb, NULL if it is null.  PM003 for what is not JSON:
  * its text must not come out in an error.
  */
-Jsonb *
-pm_trigger_payload(const TriggerData *trigger, HeapTuple row, const char *column)
+static Jsonb *
+payload_column(const TriggerData *trigger, HeapTuple row, const char *column)
 {
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
 	int			number = column_number(trigger, column);
@@ -123,4 +123,69 @@ pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
 				 errhint("%s", arguments_hint)));
 	return TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
 		? trigger->tg_newtuple : trigger->tg_trigtuple;
+}
+
+/* The names of arguments, for an error */
+static char *
+names_of(const PmTriggerArg *known, int nknown)
+{
+	StringInfoData names;
+	int			i;
+
+	initStringInfo(&names);
+	for (i = 0; i < nknown; i++)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", known[i].name);
+	return names.data;
+}
+
+/*
+ * Read the "name=value" arguments of a trigger for a signup table.
+ *
+ * from:     the first argument that is one, from 0
+ * known:    those that it may have
+ * function: its name, for the error about another one
+ * before:   what else may come before them, for that error's hint, or ""
+ *
+ * Errors as those of the columns that are read.
+ */
+void
+pm_trigger_args(const TriggerData *trigger, HeapTuple row, int from,
+				const PmTriggerArg *known, int nknown, const char *function,
+				const char *before)
+{
+	int			i;
+
+	for (i = from; i < trigger->tg_trigger->tgnargs; i++)
+	{
+		char	   *arg = trigger->tg_trigger->tgargs[i];
+		char	   *value = strchr(arg, '=');
+		const PmTriggerArg *found = NULL;
+		int			k;
+
+		for (k = 0; value && k < nknown; k++)
+			if (strlen(known[k].name) == value - arg &&
+				strncmp(known[k].name, arg, value - arg) == 0)
+				found = &known[k];
+		if (found == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+					 errmsg("invalid argument \"%s\" of %s", arg, function),
+					 errhint("After the email column and the usage type come %sname=value with the names %s.",
+							 before, names_of(known, nknown))));
+		value++;
+		switch (found->kind)
+		{
+			case PM_TRIGGER_VALUE:
+				*(char **) found->result = value;
+				break;
+			case PM_TRIGGER_COLUMN:
+				*(char **) found->result = pm_trigger_column(trigger, row,
+															 value);
+				break;
+			case PM_TRIGGER_PAYLOAD:
+				*(Jsonb **) found->result = payload_column(trigger, row,
+														   value);
+				break;
+		}
+	}
 }

@@ -13,12 +13,30 @@
 #include "commands/trigger.h"
 #include "utils/jsonb.h"
 
+/* What the value of a "name=value" argument is */
+typedef enum PmTriggerArgKind
+{
+	PM_TRIGGER_VALUE,			/* itself: char * */
+	PM_TRIGGER_COLUMN,			/* a column with a text: char * */
+	PM_TRIGGER_PAYLOAD			/* a column with a payload: Jsonb * */
+} PmTriggerArgKind;
+
+/* A "name=value" argument that a trigger may have */
+typedef struct PmTriggerArg
+{
+	const char *name;
+	PmTriggerArgKind kind;
+	void	   *result;			/* where to put it, untouched if it is not
+								 * given */
+} PmTriggerArg;
+
 extern HeapTuple pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
 								const char *row_hint,
 								const char *arguments_hint);
 extern char *pm_trigger_column(const TriggerData *trigger, HeapTuple row,
 							   const char *column);
-extern Jsonb *pm_trigger_payload(const TriggerData *trigger, HeapTuple row,
-								 const char *column);
+extern void pm_trigger_args(const TriggerData *trigger, HeapTuple row,
+							int from, const PmTriggerArg *known, int nknown,
+							const char *function, const char *before);
 
 #endif							/* PM_TRIGGER_ROW_H */
