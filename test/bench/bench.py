@@ -103,7 +103,6 @@ def main():
         json.dump({'environment': environment, 'results': bench.results}, file, indent=1)
     with open(os.path.join(args.out, 'results.md'), 'w', encoding='utf-8') as file:
         file.write(table.as_markdown(environment, bench.results))
-    plot.draw(bench.results, os.path.join(args.out, 'benchmark.svg'))
     return 0 if all(result['passed'] is not False for result in bench.results) else 1
 
 
@@ -111,6 +110,5 @@ if __name__ == '__main__':
     if not {'--list', '--check'} & set(sys.argv):
         import harness
         import machine
-        import plot
         import table
     sys.exit(main())

@@ -108,7 +108,6 @@ def as_markdown(environment, results):
         return '| ' + ' | '.join(column.replace('|', '\\|') for column in columns) + ' |'
 
     out = ['# Benchmark', '', 'Written by `test/bench/run`. ' + summary(results) + '.', '',
-           '![The ratios of measured to target](benchmark.svg)', '',
            row(COLUMNS), '| --- | ---: | --- | ---: | ---: | --- |']
     before = None
     for group, line in lines:

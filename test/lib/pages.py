@@ -5,16 +5,20 @@
 
 Links lead somewhere, anchors included; an anchor is there once; a page of
 doc/ says at its top whom it is for and is reached from the README, which
-stays short. Prints a line for each rule, "ok" or "not ok" and what breaks it;
+stays short; a picture shows what its script draws today. Prints a line for each rule, "ok" or "not ok" and what breaks it;
 the exit status is 0 only if all of them hold.
 """
 
 import os
 import re
+import subprocess
 import sys
+import tempfile
 
 README = "README.md"
 README_LINES = 250
+# script, picture, what it is drawn of
+DRAWN = [("test/bench/plot.py", "doc/performance.svg", ["test/bench/results/results.json"])]
 
 FENCE = re.compile(r"^ {0,3}```(\w*)$")
 HEADING = re.compile(r"^(#{1,6}) (.*)$")
@@ -137,6 +141,17 @@ def too_long(tree, pages):
         yield f"{README}: {lines} lines"
 
 
+def old_pictures(tree, pages):
+    """Pictures that a script draws are those that it draws today."""
+    for script, picture, data in DRAWN:
+        with tempfile.NamedTemporaryFile(suffix=".svg") as drawn:
+            arguments = [os.path.join(tree, name) for name in data]
+            subprocess.run([sys.executable, "-B", os.path.join(tree, script), *arguments, drawn.name], check=True)
+            with open(os.path.join(tree, picture), "rb") as kept:
+                if kept.read() != drawn.read():
+                    yield f"{picture}: run {script}"
+
+
 def without_schema(tree, pages):
     for page in pages.values():
         if page.path == "CHANGELOG.md":
@@ -152,6 +167,7 @@ RULES = [
     ("every page of doc/ says at its top whom it is for", for_nobody),
     ("every page of doc/ is reached from the README", out_of_reach),
     (f"the README has at most {README_LINES} lines", too_long),
+    ("pictures are those that their scripts draw", old_pictures),
     ("the extension is created in a schema of its own", without_schema),
 ]
 
