@@ -39,7 +39,6 @@
 
 #include <curl/curl.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -50,9 +49,9 @@
 #include "postmark/http.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
+#include "base/clock.h"
 #include "base/text.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
@@ -85,8 +84,6 @@
 
 /* A replaced file of authorities is noticed after this many seconds. */
 #define PM_CA_CACHE_S 300
-
-#define PM_NO_TIMER (-1)
 
 typedef enum PmHttpState
 {
@@ -141,8 +138,8 @@ static WaitEventSet *wait_set = NULL;
 static CURL *kept_handles[PM_KEPT_HANDLES];
 static int	n_kept_handles = 0;
 
-/* When libcurl wants to be called, in microseconds of the monotonic clock. */
-static int64 timer_due = PM_NO_TIMER;
+/* When libcurl wants to be called. */
+static PmMoment timer_due = PM_NEVER;
 
 static dlist_head active_requests = DLIST_STATIC_INIT(active_requests);
 static dlist_head done_requests = DLIST_STATIC_INIT(done_requests);
@@ -211,15 +208,6 @@ static void
 unblock_signals(const sigset_t *saved)
 {
 	sigprocmask(SIG_SETMASK, saved, NULL);
-}
-
-static int64
-monotonic_us(void)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now);
 }
 
 /* ----------------------------------------------------------------
@@ -851,7 +839,7 @@ http_teardown(void)
 
 	ready = false;
 	broken = false;
-	timer_due = PM_NO_TIMER;
+	timer_due = PM_NEVER;
 	if (multi)
 	{
 		curl_multi_cleanup(multi);	/* closes the pool's connections */
@@ -914,7 +902,7 @@ drive(bool kick)
 
 	if (code == CURLM_OK && (kick || timer_left_ms() == 0))
 	{
-		timer_due = PM_NO_TIMER;	/* it fires once; libcurl sets the next */
+		timer_due = PM_NEVER;	/* it fires once; libcurl sets the next */
 		code = curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0,
 										&running);
 	}
@@ -960,15 +948,7 @@ collect(void)
 static long
 timer_left_ms(void)
 {
-	int64		left;
-
-	if (timer_due == PM_NO_TIMER)
-		return -1;
-	left = timer_due - monotonic_us();
-	if (left <= 0)
-		return 0;
-	left = (left + 999) / 1000;
-	return (long) Min(left, (int64) INT_MAX);
+	return timer_due == PM_NEVER ? -1 : pm_ms_until(timer_due);
 }
 
 /* ----------------------------------------------------------------
@@ -1011,9 +991,9 @@ static int
 on_timer(CURLM *handle, long timeout_ms, void *arg)
 {
 	if (timeout_ms < 0)
-		timer_due = PM_NO_TIMER;
+		timer_due = PM_NEVER;
 	else
-		timer_due = monotonic_us() + (int64) timeout_ms * 1000;
+		timer_due = pm_later(pm_moment(), timeout_ms);
 	return 0;
 }
 

@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/errors.h"
 #include "queue/queue_session.h"
 #include "queue/state.h"
@@ -51,7 +52,7 @@ postmark_requeue(PG_FUNCTION_ARGS)
 }
 
 /* When to give up; error for a negative time-out. */
-static TimestampTz
+static PmMoment
 deadline(const Interval *timeout)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -63,7 +64,7 @@ deadline(const Interval *timeout)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("timeout must not be negative")));
-	return end;
+	return pm_moment_of(end);
 }
 
 /*
@@ -82,11 +83,10 @@ hear_worker(void)
 
 /* Sleep until the worker has done something, or for a while. */
 static void
-sleep_until(PmSlot *slot, TimestampTz end)
+sleep_until(PmSlot *slot, PmMoment end)
 {
-	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+	long		ms = Max(Min(pm_ms_until(end), LOOK_AGAIN), 1);
 
-	ms = Max(Min(ms, LOOK_AGAIN), 1);
 	if (slot)
 		ConditionVariableTimedSleep(&slot->finished, ms, PG_WAIT_EXTENSION);
 	else
@@ -109,7 +109,7 @@ Datum
 postmark_wait(PG_FUNCTION_ARGS)
 {
 	int64		id = PG_GETARG_INT64(0);
-	TimestampTz end = deadline(PG_GETARG_INTERVAL_P(1));
+	PmMoment	end = deadline(PG_GETARG_INTERVAL_P(1));
 	char	   *status;
 
 	for (;;)
@@ -124,7 +124,7 @@ postmark_wait(PG_FUNCTION_ARGS)
 					 errmsg("message " INT64_FORMAT " was queued by this transaction", id),
 					 errdetail("It is sent when the transaction commits, so waiting for it here would never end."),
 					 errhint("Commit first, then wait.")));
-		if (status == NULL || is_final(status) || GetCurrentTimestamp() >= end)
+		if (status == NULL || is_final(status) || pm_moment() >= end)
 			break;
 		sleep_until(slot, end);
 	}
@@ -168,7 +168,7 @@ unfinished(int64 upto, TimestampTz due, bool *stuck)
 Datum
 postmark_flush(PG_FUNCTION_ARGS)
 {
-	TimestampTz end = deadline(PG_GETARG_INTERVAL_P(0));
+	PmMoment	end = deadline(PG_GETARG_INTERVAL_P(0));
 	TimestampTz due = GetCurrentTimestamp();
 	int64		upto;
 	bool		done;
@@ -187,7 +187,7 @@ postmark_flush(PG_FUNCTION_ARGS)
 		bool		stuck;
 
 		done = !unfinished(upto, due, &stuck);
-		if (done || stuck || GetCurrentTimestamp() >= end)
+		if (done || stuck || pm_moment() >= end)
 			break;
 		sleep_until(slot, end);
 	}

@@ -20,9 +20,9 @@
 #include "pgstat.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "shared/transaction.h"
 
 /* A repeated error is logged again after, ms, doubling */
@@ -50,14 +50,14 @@ static void
 log_failure(const char *what, const ErrorData *error)
 {
 	static int	last_sqlstate = 0;
-	static TimestampTz next_log = 0;
+	static PmMoment next_log = PM_AT_ONCE;
 	static long log_interval = LOG_BASE;
-	TimestampTz now = GetCurrentTimestamp();
+	PmMoment	now = pm_moment();
 
 	if (error->sqlerrcode != last_sqlstate)
 	{
 		log_interval = LOG_BASE;
-		next_log = 0;
+		next_log = PM_AT_ONCE;
 		last_sqlstate = error->sqlerrcode;
 	}
 	if (what == NULL || now < next_log)
@@ -67,7 +67,7 @@ log_failure(const char *what, const ErrorData *error)
 			 errmsg("postmark_connector could not %s: %s", what,
 					error->message),
 			 errhint("It is tried again; this message is repeated at growing intervals.")));
-	next_log = TimestampTzPlusMilliseconds(now, log_interval);
+	next_log = pm_later(now, log_interval);
 	log_interval = Min(log_interval * 2, LOG_CEILING);
 }
 

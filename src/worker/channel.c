@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "postmark/api_errors.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
@@ -118,7 +119,7 @@ add_channel(int number)
 	channel = MemoryContextAllocZero(TopMemoryContext, sizeof(PmChannel));
 	channel->number = number;
 	channel->allowance = 1.0;
-	channel->sweep_at = DT_NOEND;
+	channel->sweep_at = PM_NEVER;
 	for (i = nchannels; i > 0 && channels[i - 1]->number > number; i--)
 		channels[i] = channels[i - 1];
 	channels[i] = channel;
@@ -128,7 +129,7 @@ add_channel(int number)
 
 /* Give a channel that is closed another chance at once. */
 static void
-reopen(PmChannel *channel, TimestampTz now)
+reopen(PmChannel *channel, PmMoment now)
 {
 	if (channel->state != PM_OPEN)
 		channel->retry_at = now;
@@ -192,7 +193,7 @@ settings_fingerprint(const PmConnector *connector)
  * nothing else ends that.
  */
 static void
-note_settings(PmChannel *channel, TimestampTz now)
+note_settings(PmChannel *channel, PmMoment now)
 {
 	uint64		peer = peer_fingerprint(channel);
 	uint64		settings = settings_fingerprint(channel->connector);
@@ -211,7 +212,7 @@ note_settings(PmChannel *channel, TimestampTz now)
 void
 pm_channels_load(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	PmMoment	now = pm_moment();
 	int			i;
 
 	for (i = 0; i < nchannels; i++)
@@ -246,7 +247,7 @@ pm_channels_load(void)
 		/* Deferred for want of a template, perhaps: look at them */
 		for (p = 0; p < PM_PRIORITIES; p++)
 			if (channel->lanes[p])
-				channel->lanes[p]->due = DT_NOBEGIN;
+				channel->lanes[p]->due = PM_AT_ONCE;
 	}
 }
 
@@ -259,7 +260,7 @@ pm_channels_load(void)
 void
 pm_channels_reopen(int resumed)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	PmMoment	now = pm_moment();
 	int			i;
 
 	for (i = 0; i < nchannels; i++)
@@ -280,7 +281,7 @@ pm_channel_lane(PmChannel *channel, int32 lane)
 												  sizeof(PmLane));
 
 		made->lane = lane;
-		made->due = DT_NOEND;
+		made->due = PM_NEVER;
 		channel->lanes[index] = made;
 	}
 	return channel->lanes[index];
@@ -308,7 +309,7 @@ pm_channels_wake(const PmWakeup *wakeup)
 				continue;
 			lane = pm_channel_lane(channel, number);
 			if (wakeup->reasons & PM_WAKE_DEFERRED)
-				lane->due = DT_NOBEGIN;
+				lane->due = PM_AT_ONCE;
 			if (!(wakeup->reasons & PM_WAKE_MESSAGES))
 				continue;
 			lane->dirty = true;
@@ -323,7 +324,7 @@ pm_channels_wake(const PmWakeup *wakeup)
 			if (!pm_channel_flows(channel))
 				channel->sweep_at =
 					Min(channel->sweep_at,
-						TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+						pm_later(pm_moment(),
 													SWEEP_DELAY));
 		}
 	}
@@ -337,7 +338,7 @@ pm_channels_wake(const PmWakeup *wakeup)
 void
 pm_channels_quiet(uint64 *quiet)
 {
-	TimestampTz soon = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	PmMoment	soon = pm_later(pm_moment(),
 												   SWEEP_DELAY);
 	bool		any = false;
 	int			pass;
@@ -399,7 +400,7 @@ pm_channel_flows(PmChannel *channel)
 }
 
 static void
-refill_allowance(PmChannel *channel, TimestampTz now)
+refill_allowance(PmChannel *channel, PmMoment now)
 {
 	double		rate = channel->connector->max_requests_per_second;
 
@@ -411,7 +412,7 @@ refill_allowance(PmChannel *channel, TimestampTz now)
 
 /* Whether a request that sends may begin now. */
 bool
-pm_channel_ready(PmChannel *channel, TimestampTz now)
+pm_channel_ready(PmChannel *channel, PmMoment now)
 {
 	if (!pm_channel_flows(channel) || channel->unstored > 0 ||
 		channel->recent_wanted)
@@ -491,8 +492,8 @@ pm_jitter(long ceiling_ms)
 void
 pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz until;
+	PmMoment	now = pm_moment();
+	PmMoment	until;
 	long		delay;
 
 	if (channel->state == PM_OPEN)
@@ -503,7 +504,7 @@ pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict)
 	if (verdict->retry_after_ms >= 0)
 		delay = Min(verdict->retry_after_ms, RETRY_AFTER_CEILING) +
 			pm_jitter(BACKOFF_BASE);
-	until = TimestampTzPlusMilliseconds(now, delay);
+	until = pm_later(now, delay);
 	if (channel->state == PM_OPEN ||
 		(verdict->retry_after_ms >= 0 && until > channel->retry_at))
 		channel->retry_at = until;
@@ -522,14 +523,13 @@ pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict)
 void
 pm_channel_block(PmChannel *channel, const PmVerdict *verdict)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	PmMoment	now = pm_moment();
 	long		delay;
 
 	if (channel->state != PM_BLOCKED || channel->retry_at <= now)
 		channel->failures++;
 	delay = Min(BLOCK_BASE << Min(channel->failures, 8), BLOCK_CEILING);
-	channel->retry_at = TimestampTzPlusMilliseconds(now, delay / 2 +
-													pm_jitter(delay / 2));
+	channel->retry_at = pm_later(now, delay / 2 + pm_jitter(delay / 2));
 	channel->state = PM_BLOCKED;
 	channel->trial = true;
 	channel->sweep_at = Min(channel->sweep_at, now);
@@ -543,18 +543,18 @@ pm_channel_block(PmChannel *channel, const PmVerdict *verdict)
 void
 pm_channel_no_token(PmChannel *channel)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	PmMoment	now = pm_moment();
 
 	channel->state = PM_NO_TOKEN;
 	channel->sweep_at = Min(channel->sweep_at, now);
-	channel->retry_at = DT_NOEND;
+	channel->retry_at = PM_NEVER;
 	if (pm_token_directory && pm_token_directory[0])
-		channel->retry_at = TimestampTzPlusMilliseconds(now, TOKEN_DELAY);
+		channel->retry_at = pm_later(now, TOKEN_DELAY);
 }
 
 /* Let a channel that backed off go on when its time has come. */
 void
-pm_channel_tick(PmChannel *channel, TimestampTz now)
+pm_channel_tick(PmChannel *channel, PmMoment now)
 {
 	if ((channel->state == PM_BACKING_OFF || channel->state == PM_NO_TOKEN) &&
 		channel->retry_at <= now)
@@ -562,7 +562,7 @@ pm_channel_tick(PmChannel *channel, TimestampTz now)
 }
 
 static bool
-lane_has_work(const PmLane *lane, TimestampTz now)
+lane_has_work(const PmLane *lane, PmMoment now)
 {
 	return lane->dirty || lane->late.n > 0 || lane->due <= now ||
 		(lane->locked.n > 0 && lane->locked_at <= now);
@@ -570,7 +570,7 @@ lane_has_work(const PmLane *lane, TimestampTz now)
 
 /* Whether there may be messages of the channel to send now. */
 bool
-pm_channel_has_work(PmChannel *channel, TimestampTz now)
+pm_channel_has_work(PmChannel *channel, PmMoment now)
 {
 	int			p;
 
@@ -581,14 +581,14 @@ pm_channel_has_work(PmChannel *channel, TimestampTz now)
 }
 
 /* When the channel next needs attention without anything happening. */
-TimestampTz
-pm_channel_next(PmChannel *channel, TimestampTz now)
+PmMoment
+pm_channel_next(PmChannel *channel, PmMoment now)
 {
-	TimestampTz next = DT_NOEND;
+	PmMoment	next = PM_NEVER;
 	int			p;
 
 	if (channel->connector == NULL)
-		return DT_NOEND;
+		return PM_NEVER;
 	if (!pm_channel_flows(channel))
 	{
 		next = channel->sweep_at;
@@ -597,10 +597,10 @@ pm_channel_next(PmChannel *channel, TimestampTz now)
 		return next;
 	}
 	if (channel->recent_wanted)
-		return channel->recent_asked ? DT_NOEND : channel->recent_at;
+		return channel->recent_asked ? PM_NEVER : channel->recent_at;
 	if (channel->unstored > 0 ||
 		channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
-		return DT_NOEND;
+		return PM_NEVER;
 	for (p = 0; p < PM_PRIORITIES; p++)
 	{
 		PmLane	   *lane = channel->lanes[p];
@@ -620,7 +620,7 @@ pm_channel_next(PmChannel *channel, TimestampTz now)
 		refill_allowance(channel, now);
 		wait = (1.0 - channel->allowance) / channel->connector->max_requests_per_second;
 		if (wait > 0)
-			next = now + (TimestampTz) (wait * USECS_PER_SEC) + 1;
+			next = now + (int64) (wait * USECS_PER_SEC) + 1;
 	}
 	return next;
 }

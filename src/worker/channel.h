@@ -11,6 +11,7 @@
 #ifndef PM_CHANNEL_H
 #define PM_CHANNEL_H
 
+#include "base/clock.h"
 #include "postmark/api_errors.h"
 #include "settings/connector.h"
 #include "shared/wakeup.h"
@@ -25,10 +26,10 @@ typedef struct PmLane
 	bool		dirty;			/* there may be messages above it */
 	PmRanges	late;			/* ranges below it to be read again */
 	PmRanges	locked;			/* messages that somebody had locked */
-	TimestampTz locked_at;		/* when to try these again */
+	PmMoment	locked_at;		/* when to try these again */
 
 	/* postmark_deferred */
-	TimestampTz due;			/* next message; DT_NOBEGIN: look, DT_NOEND:
+	PmMoment	due;			/* next message; PM_AT_ONCE: look, PM_NEVER:
 								 * none */
 } PmLane;
 
@@ -51,7 +52,7 @@ typedef struct PmChannel
 	uint64		settings;		/* and the rest of its settings */
 
 	PmChannelState state;
-	TimestampTz retry_at;		/* PM_BACKING_OFF, PM_BLOCKED */
+	PmMoment	retry_at;		/* PM_BACKING_OFF, PM_BLOCKED */
 	int			failures;		/* in a row */
 	bool		trial;			/* one request at a time until one succeeds */
 	bool		probing;		/* a GET /server is under way */
@@ -60,21 +61,21 @@ typedef struct PmChannel
 	bool		recent_wanted;	/* ask what was accepted lately first */
 	bool		recent_asked;	/* a page is under way */
 	int			recent_offset;
-	TimestampTz recent_at;		/* when to ask */
+	PmMoment	recent_at;		/* when to ask */
 
 	int			in_flight;		/* requests that send */
 	int			answered;		/* of this turn: requests whose results are
 								 * still to be stored */
 	int			unstored;		/* results that could not be stored yet */
 	double		allowance;		/* requests, see maxRequestsPerSecond */
-	TimestampTz allowance_at;
+	PmMoment	allowance_at;
 
 	bool		trouble_shown;	/* there is a row in postmark_trouble */
 	bool		trouble_dirty;	/* the row is to be written or taken away */
 	char	   *trouble;		/* what it is to say, NULL: nothing */
 	char	   *trouble_hint;
 
-	TimestampTz sweep_at;		/* when to look for expired messages while it
+	PmMoment	sweep_at;		/* when to look for expired messages while it
 								 * does not flow */
 	PmLane	   *lanes[PM_PRIORITIES];
 } PmChannel;
@@ -91,15 +92,15 @@ extern void pm_channels_reopen(int resumed);
 extern char *pm_channel_token(PmChannel *channel);
 extern void pm_channel_mask(PmChannel *channel, char *text);
 extern bool pm_channel_flows(PmChannel *channel);
-extern bool pm_channel_ready(PmChannel *channel, TimestampTz now);
+extern bool pm_channel_ready(PmChannel *channel, PmMoment now);
 extern void pm_channel_spend(PmChannel *channel);
 extern void pm_channel_succeeded(PmChannel *channel);
 extern void pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_block(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_no_token(PmChannel *channel);
-extern void pm_channel_tick(PmChannel *channel, TimestampTz now);
-extern bool pm_channel_has_work(PmChannel *channel, TimestampTz now);
-extern TimestampTz pm_channel_next(PmChannel *channel, TimestampTz now);
+extern void pm_channel_tick(PmChannel *channel, PmMoment now);
+extern bool pm_channel_has_work(PmChannel *channel, PmMoment now);
+extern PmMoment pm_channel_next(PmChannel *channel, PmMoment now);
 extern long pm_jitter(long ceiling_ms);
 
 #endif							/* PM_CHANNEL_H */

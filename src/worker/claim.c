@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "queue/batch.h"
 #include "queue/queue.h"
 #include "settings/connector.h"
@@ -63,8 +64,9 @@ set_aside(PmBatch *batch, int i, PmBatch *aside)
  */
 static void
 sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
-	 PmBatch *aside, TimestampTz now)
+	 PmBatch *aside, PmMoment now)
 {
+	TimestampTz time = GetCurrentTimestamp();
 	int			kept = first;
 	int			i;
 
@@ -83,8 +85,7 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 		if (!m->locked)
 		{
 			/* Somebody cancels it, perhaps; see what becomes of that */
-			TimestampTz again = TimestampTzPlusMilliseconds(now,
-															ROW_LOCKED_DELAY);
+			PmMoment	again = pm_later(now, ROW_LOCKED_DELAY);
 
 			if (batch->deferred)
 				lane->due = Min(lane->due, again);
@@ -95,7 +96,7 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 			}
 			continue;
 		}
-		if (m->expires_at <= now)
+		if (m->expires_at <= time)
 		{
 			pm_message_finish(m, "expired", m->last_error);
 			set_aside(batch, i, aside);
@@ -112,7 +113,7 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 		if (template == NULL)
 		{
 			m->disposal = PM_DEFER;
-			m->retry_at = TimestampTzPlusMilliseconds(now, PM_NO_TEMPLATE_DELAY);
+			m->retry_at = TimestampTzPlusMilliseconds(time, PM_NO_TEMPLATE_DELAY);
 			m->last_error = PM_NO_TEMPLATE_TEXT;
 			set_aside(batch, i, aside);
 			continue;
@@ -139,7 +140,7 @@ batch_bytes(const PmBatch *batch)
 /* Read a lane of the hot table until the batch is full or nothing is left. */
 static void
 read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
-		  TimestampTz now)
+		  PmMoment now)
 {
 	if (lane->locked.n > 0 && lane->locked_at <= now)
 	{
@@ -186,12 +187,13 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
  */
 static void
 read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
-			  PmBatch *aside, TimestampTz now)
+			  PmBatch *aside, PmMoment now)
 {
 	PmDeferredPosition position = {DT_NOBEGIN, 0};
+	TimestampTz time = GetCurrentTimestamp();
 	bool		exhausted = false;
 
-	lane->due = DT_NOEND;
+	lane->due = PM_NEVER;
 	while (!exhausted && batch->nmessages < pm_batch_size &&
 		   aside->nmessages < pm_batch_size)
 	{
@@ -200,7 +202,7 @@ read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
 
 		if (size >= BATCH_BYTES)
 			break;
-		exhausted = pm_deferred_read(batch, now, &position, pm_in_flight,
+		exhausted = pm_deferred_read(batch, time, &position, pm_in_flight,
 									 pm_batch_size - first, BATCH_BYTES - size);
 		sift(channel, lane, batch, first, aside, now);
 	}
@@ -210,24 +212,24 @@ read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
 	{
 		TimestampTz due;
 
-		if (pm_deferred_due(lane->lane, now, &due))
-			lane->due = Min(lane->due, due);
+		if (pm_deferred_due(lane->lane, time, &due))
+			lane->due = Min(lane->due, pm_moment_of(due));
 	}
 }
 
 /* Store what is not to be sent, and note when to look at it again. */
 static void
-store_aside(PmBatch *aside, PmLane *lane, TimestampTz now, bool careful)
+store_aside(PmBatch *aside, PmLane *lane, bool careful)
 {
 	int			i;
 
-	pm_batch_store(aside, now, careful);
+	pm_batch_store(aside, GetCurrentTimestamp(), careful);
 	for (i = 0; i < aside->nmessages; i++)
 	{
 		const PmMessage *m = &aside->messages[i];
 
 		if (m->disposal == PM_DEFER)
-			lane->due = Min(lane->due, m->retry_at);
+			lane->due = Min(lane->due, pm_moment_of(m->retry_at));
 		else
 			pm_house_finished(m);
 	}
@@ -235,7 +237,7 @@ store_aside(PmBatch *aside, PmLane *lane, TimestampTz now, bool careful)
 
 /* Claim a batch from one lane and write its intent; false: there was none. */
 static bool
-claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now,
+claim(PmChannel *channel, PmLane *lane, bool deferred, PmMoment now,
 	  bool careful)
 {
 	PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane->lane,
@@ -250,7 +252,7 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now,
 	else
 		read_lane(channel, lane, batch, aside, now);
 	if (aside->nmessages > 0)
-		store_aside(aside, lane, now, careful);
+		store_aside(aside, lane, careful);
 	if (batch->nmessages == 0)
 	{
 		MemoryContextDelete(batch->context);
@@ -259,7 +261,7 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now,
 
 	pm_batch_dispose(batch, PM_KEEP);
 	pm_batch_new_uuid(batch);
-	batch->created_at = now;
+	batch->created_at = GetCurrentTimestamp();
 	batch->has_intent = true;
 	pm_intent_insert(batch);
 
@@ -277,7 +279,7 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, TimestampTz now,
  * nothing more after "until".
  */
 static void
-claim_channel(PmChannel *channel, TimestampTz now, TimestampTz until,
+claim_channel(PmChannel *channel, PmMoment now, PmMoment until,
 			  bool careful)
 {
 	char	   *token;
@@ -306,13 +308,13 @@ claim_channel(PmChannel *channel, TimestampTz now, TimestampTz until,
 			continue;
 		while (room > 0 && lane->due <= now &&
 			   claim(channel, lane, true, now, careful))
-			if (--room > 0 && GetCurrentTimestamp() >= until)
+			if (--room > 0 && pm_moment() >= until)
 				return;
 		while (room > 0 &&
 			   (lane->dirty || lane->late.n > 0 ||
 				(lane->locked.n > 0 && lane->locked_at <= now)) &&
 			   claim(channel, lane, false, now, careful))
-			if (--room > 0 && GetCurrentTimestamp() >= until)
+			if (--room > 0 && pm_moment() >= until)
 				return;
 	}
 }
@@ -348,7 +350,7 @@ pm_claim_has_room(void)
 
 /* Whether any channel may have something to claim. */
 bool
-pm_claim_wanted(TimestampTz now)
+pm_claim_wanted(PmMoment now)
 {
 	int			i;
 
@@ -372,7 +374,7 @@ pm_claim_wanted(TimestampTz now)
  * Raises what the queue's SQL does.
  */
 void
-pm_claim(TimestampTz now, TimestampTz until, bool careful)
+pm_claim(PmMoment now, PmMoment until, bool careful)
 {
 	int			n = pm_channel_count();
 	int			i;
@@ -382,7 +384,7 @@ pm_claim(TimestampTz now, TimestampTz until, bool careful)
 	for (i = 0; i < n; i++)
 	{
 		if (!pm_claim_has_room() ||
-			(pm_undo_njobs() > 0 && GetCurrentTimestamp() >= until))
+			(pm_undo_njobs() > 0 && pm_moment() >= until))
 			break;
 		claim_channel(pm_channel((next_channel + i) % n), now, until, careful);
 	}

@@ -11,10 +11,10 @@
 #ifndef PM_CLAIM_H
 #define PM_CLAIM_H
 
-#include "datatype/timestamp.h"
+#include "base/clock.h"
 
 extern bool pm_claim_has_room(void);
-extern bool pm_claim_wanted(TimestampTz now);
-extern void pm_claim(TimestampTz now, TimestampTz until, bool careful);
+extern bool pm_claim_wanted(PmMoment now);
+extern void pm_claim(PmMoment now, PmMoment until, bool careful);
 
 #endif							/* PM_CLAIM_H */

@@ -32,6 +32,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "shared/prepared.h"
 #include "shared/slots.h"
@@ -77,8 +78,7 @@ hold_database(Oid database)
 {
 	static bool registered = false;
 	PmShared   *shared = pm_shared();
-	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												  STOP_TIMEOUT);
+	PmMoment	end = pm_later(pm_moment(), STOP_TIMEOUT);
 	PmSlot	   *slot;
 	int			i;
 
@@ -107,8 +107,7 @@ hold_database(Oid database)
 
 	/* The launcher gives the slot back when the process has ended */
 	ConditionVariablePrepareToSleep(&shared->changed);
-	while (slot && slot->database == database &&
-		   GetCurrentTimestamp() < end)
+	while (slot && slot->database == database && pm_moment() < end)
 		ConditionVariableTimedSleep(&shared->changed, 20, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 }

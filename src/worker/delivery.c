@@ -17,6 +17,7 @@
 
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "postmark/http.h"
 #include "shared/slots.h"
 #include "shared/transaction.h"
@@ -47,7 +48,7 @@
 #define LOCKED_DELAY		100
 
 static PmSlot *slot;
-static TimestampTz retry_at;	/* after a transaction that failed */
+static PmMoment retry_at;		/* after a transaction that failed */
 
 /*
  * Of the turn's transaction, in a row: until it succeeds, results are stored
@@ -57,10 +58,10 @@ static int	failures;
 
 /* Do the scans that are asked for; if that fails, again soon. */
 static void
-scan(TimestampTz now)
+scan(PmMoment now)
 {
 	if (!pm_scan(now))
-		retry_at = TimestampTzPlusMilliseconds(now, LOCKED_DELAY);
+		retry_at = pm_later(now, LOCKED_DELAY);
 }
 
 /* Begin: the worker that has this slot knows nothing yet. */
@@ -96,7 +97,7 @@ void
 pm_delivery_wake(const PmWakeup *wakeup)
 {
 	if (!pm_scan_loaded())
-		scan(GetCurrentTimestamp());
+		scan(pm_moment());
 	if (pm_scan_loaded())
 		pm_channels_wake(wakeup);
 	else
@@ -106,7 +107,7 @@ pm_delivery_wake(const PmWakeup *wakeup)
 static void
 turn_body(void *arg)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	PmMoment	now = pm_moment();
 	bool		careful = failures > 0;
 
 	pm_store(now, now + STORE_TIME, careful);
@@ -126,7 +127,7 @@ turn_failed(int sqlstate)
 
 	failures++;
 	delay = locked ? LOCKED_DELAY : pm_failure_delay(failures);
-	retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+	retry_at = pm_later(pm_moment(), delay);
 	pm_undo_failed();
 	pm_store_failed(locked && failures == 1);
 }
@@ -178,7 +179,7 @@ collect_requests(void)
 
 /* Move every job on that can be moved on without the turn's transaction. */
 static void
-advance_jobs(TimestampTz now)
+advance_jobs(PmMoment now)
 {
 	dlist_mutable_iter iter;
 
@@ -196,10 +197,10 @@ advance_jobs(TimestampTz now)
 }
 
 /* When there is something to do without anything happening. */
-static TimestampTz
-next_turn(TimestampTz now)
+static PmMoment
+next_turn(PmMoment now)
 {
-	TimestampTz next = Min(pm_house_next(),
+	PmMoment	next = Min(pm_house_next(),
 						   pm_space_next(!dlist_is_empty(pm_jobs())));
 	dlist_iter	iter;
 	int			i;
@@ -212,11 +213,11 @@ next_turn(TimestampTz now)
 			job->state == PM_JOB_DOUBT)
 			next = Min(next, job->act_at);
 		else if (job->state == PM_JOB_READY && job->channel->in_flight == 0)
-			next = Min(next, TimestampTzPlusMilliseconds(now, LOCKED_DELAY));
+			next = Min(next, pm_later(now, LOCKED_DELAY));
 	}
 	for (i = 0; i < pm_channel_count(); i++)
 	{
-		TimestampTz at = pm_channel_next(pm_channel(i), now);
+		PmMoment	at = pm_channel_next(pm_channel(i), now);
 
 		/* What it could do now was done, or has to wait for a request */
 		if (at > now || pm_claim_has_room())
@@ -226,17 +227,17 @@ next_turn(TimestampTz now)
 	}
 	if (dlist_is_empty(pm_jobs()))
 		next = Min(next, pm_scan_next());
-	return next == DT_NOEND ? next : Max(next, retry_at);
+	return next == PM_NEVER ? next : Max(next, retry_at);
 }
 
 /*
  * Do all there is to do at the moment.  Returns when there will be more to do
- * if nothing happens meanwhile, DT_NOEND for never.
+ * if nothing happens meanwhile, PM_NEVER for never.
  */
-TimestampTz
+PmMoment
 pm_delivery_turn(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	PmMoment	now = pm_moment();
 	int			i;
 
 	if (retry_at <= now)
@@ -244,7 +245,7 @@ pm_delivery_turn(void)
 	if (!pm_scan_loaded())
 		return retry_at;
 	if (pm_scan_copied())
-		return DT_NOEND;
+		return PM_NEVER;
 
 	collect_requests();
 	for (i = 0; i < pm_channel_count(); i++)

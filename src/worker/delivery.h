@@ -11,6 +11,7 @@
 #ifndef PM_DELIVERY_H
 #define PM_DELIVERY_H
 
+#include "base/clock.h"
 #include "shared/slots.h"
 #include "shared/wakeup.h"
 
@@ -18,6 +19,6 @@ extern void pm_delivery_start(PmSlot *slot);
 extern void pm_delivery_reload(void);
 extern void pm_delivery_rescan(void);
 extern void pm_delivery_wake(const PmWakeup *wakeup);
-extern TimestampTz pm_delivery_turn(void);
+extern PmMoment pm_delivery_turn(void);
 
 #endif							/* PM_DELIVERY_H */

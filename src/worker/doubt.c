@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/uuid_text.h"
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
@@ -115,10 +116,10 @@ search_failed(PmJob *job)
 	job->search_offset = 0;
 	job->state = PM_JOB_DOUBT;
 	job->act_at =
-		TimestampTzPlusMilliseconds(now,
-									SEARCH_BASE / 2 +
-									pm_jitter(Min(SEARCH_BASE << Min(job->failures, 8),
-												  SEARCH_CEILING)));
+		pm_later(pm_moment(),
+				 SEARCH_BASE / 2 +
+				 pm_jitter(Min(SEARCH_BASE << Min(job->failures, 8),
+							   SEARCH_CEILING)));
 	for (i = 0; i < job->batch->nmessages; i++)
 	{
 		PmMessage  *m = &job->batch->messages[i];
@@ -126,7 +127,7 @@ search_failed(PmJob *job)
 		if (m->disposal != PM_KEEP)
 			decided = true;
 		else if (decide_at(m) > now)
-			job->act_at = Min(job->act_at, decide_at(m));
+			job->act_at = Min(job->act_at, pm_moment_of(decide_at(m)));
 		else
 		{
 			decided = true;
@@ -137,13 +138,13 @@ search_failed(PmJob *job)
 	if (decided)
 	{
 		job->state = PM_JOB_STORE;
-		job->act_at = now;
+		job->act_at = PM_AT_ONCE;
 	}
 }
 
 /* Look a batch up that has rested long enough. */
 void
-pm_doubt_look(PmJob *job, TimestampTz now)
+pm_doubt_look(PmJob *job, PmMoment now)
 {
 	MemoryContext old;
 	char	   *token;
@@ -241,7 +242,7 @@ pm_doubt_found(PmJob *job)
 	if (nread > 0 && job->search_offset < total)
 	{
 		job->state = PM_JOB_DOUBT;
-		job->act_at = now;
+		job->act_at = PM_AT_ONCE;
 		return;
 	}
 

@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
@@ -71,13 +72,13 @@ pm_failover_begin(void)
 	{
 		pm_channel(i)->recent_wanted = true;
 		pm_channel(i)->recent_offset = 0;
-		pm_channel(i)->recent_at = DT_NOBEGIN;
+		pm_channel(i)->recent_at = PM_AT_ONCE;
 	}
 }
 
 /* Ask for the next page, where it is time to. */
 void
-pm_failover_ask(PmChannel *channel, TimestampTz now)
+pm_failover_ask(PmChannel *channel, PmMoment now)
 {
 	MemoryContext old;
 	char	   *token;
@@ -151,7 +152,7 @@ settle_page(void *arg)
 void
 pm_failover_found(PmChannel *channel, PmHttpRequest *request)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	PmMoment	now = pm_moment();
 	PmHttpResult result;
 	PmVerdict	verdict;
 	FoundPage	page;
@@ -184,7 +185,7 @@ pm_failover_found(PmChannel *channel, PmHttpRequest *request)
 	}
 	if (!taken)
 	{
-		channel->recent_at = TimestampTzPlusMilliseconds(now, SEARCH_DELAY);
+		channel->recent_at = pm_later(now, SEARCH_DELAY);
 		return;
 	}
 	channel->recent_offset += nread;

@@ -10,12 +10,13 @@
 #ifndef PM_FAILOVER_H
 #define PM_FAILOVER_H
 
+#include "base/clock.h"
 #include "postmark/http.h"
 #include "worker/channel.h"
 
 extern void pm_failover_timeline(int timeline);
 extern void pm_failover_begin(void);
-extern void pm_failover_ask(PmChannel *channel, TimestampTz now);
+extern void pm_failover_ask(PmChannel *channel, PmMoment now);
 extern void pm_failover_found(PmChannel *channel, PmHttpRequest *request);
 extern void pm_failover_end(void);
 

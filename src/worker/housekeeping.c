@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "codes/attempts.h"
 #include "codes/code_store.h"
 #include "queue/batch.h"
@@ -36,12 +37,12 @@
 /* Shortest time between two of the same kind, ms */
 #define HOUSEKEEPING_DELAY	1000
 
-static TimestampTz content_at;	/* forget codes of failed messages */
-static TimestampTz purge_at;	/* forget old history */
-static TimestampTz codes_at;	/* forget expired codes and what belongs to
+static PmMoment content_at;		/* forget codes of failed messages */
+static PmMoment purge_at;		/* forget old history */
+static PmMoment codes_at;		/* forget expired codes and what belongs to
 								 * them */
-static TimestampTz attempts_at; /* store failed attempts */
-static TimestampTz attempts_stored_at;
+static PmMoment attempts_at;	/* store failed attempts */
+static PmMoment attempts_stored_at;
 
 /* How long finished messages are kept, us */
 static int64
@@ -54,14 +55,14 @@ retention(void)
 void
 pm_house_start(void)
 {
-	content_at = purge_at = codes_at = attempts_at = DT_NOBEGIN;
+	content_at = purge_at = codes_at = attempts_at = PM_AT_ONCE;
 }
 
 /* history_retention may be another one. */
 void
 pm_house_reload(void)
 {
-	purge_at = DT_NOBEGIN;
+	purge_at = PM_AT_ONCE;
 }
 
 /* A message was stored in the history. */
@@ -69,8 +70,8 @@ void
 pm_house_finished(const PmMessage *message)
 {
 	if (strcmp(message->status, "failed") == 0)
-		content_at = Min(content_at, message->expires_at);
-	purge_at = Min(purge_at, GetCurrentTimestamp() + retention());
+		content_at = Min(content_at, pm_moment_of(message->expires_at));
+	purge_at = Min(purge_at, pm_moment() + retention());
 }
 
 /*
@@ -81,16 +82,15 @@ pm_house_finished(const PmMessage *message)
 void
 pm_house_codes(uint32 reasons)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	PmMoment	now = pm_moment();
 
 	if (reasons & PM_WAKE_CODES)
 		codes_at = Min(codes_at,
-					   TimestampTzPlusMilliseconds(now, PM_CODES_CLEANUP_AFTER * 1000L));
+					   pm_later(now, PM_CODES_CLEANUP_AFTER * 1000L));
 	if (reasons & PM_WAKE_ATTEMPTS)
 		attempts_at =
 			Min(attempts_at,
-				Max(now, TimestampTzPlusMilliseconds(attempts_stored_at,
-													 HOUSEKEEPING_DELAY)));
+				Max(now, pm_later(attempts_stored_at, HOUSEKEEPING_DELAY)));
 }
 
 typedef struct Sweep
@@ -138,24 +138,29 @@ sweep_body(void *arg)
 }
 
 static void
-sweep_channel(PmChannel *channel, TimestampTz now)
+sweep_channel(PmChannel *channel, PmMoment now)
 {
-	Sweep		sweep = {channel, now, DT_NOEND};
-	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+	Sweep		sweep = {channel, GetCurrentTimestamp(), DT_NOEND};
+	PmMoment	soon = pm_later(now, HOUSEKEEPING_DELAY);
 	int			sqlstate;
 
-	if (!pm_run_transaction("finish expired messages", sweep_body, &sweep,
-							&sqlstate))
-		sweep.next = soon;
-	channel->sweep_at = sweep.next == DT_NOEND ? DT_NOEND : Max(sweep.next, soon);
+	if (pm_run_transaction("finish expired messages", sweep_body, &sweep,
+						   &sqlstate))
+		channel->sweep_at = Max(pm_moment_of(sweep.next), soon);
+	else
+		channel->sweep_at = soon;
 }
 
 static void
 content_body(void *arg)
 {
+	TimestampTz next;
+
 	if (pm_history_forget_content(GetCurrentTimestamp(), HOUSEKEEPING_ROWS,
-								  &content_at) == HOUSEKEEPING_ROWS)
-		content_at = DT_NOBEGIN;
+								  &next) == HOUSEKEEPING_ROWS)
+		content_at = PM_AT_ONCE;
+	else
+		content_at = pm_moment_of(next);
 }
 
 static void
@@ -166,16 +171,20 @@ purge_body(void *arg)
 	TimestampTz oldest;
 
 	if (pm_history_purge(now - keep, HOUSEKEEPING_ROWS, &oldest) >= HOUSEKEEPING_ROWS)
-		purge_at = DT_NOBEGIN;
+		purge_at = PM_AT_ONCE;
 	else
-		purge_at = oldest == DT_NOEND ? DT_NOEND : oldest + keep;
+		purge_at = pm_moment_of(oldest == DT_NOEND ? DT_NOEND : oldest + keep);
 }
 
 static void
 codes_body(void *arg)
 {
-	if (pm_codes_cleanup(GetCurrentTimestamp(), HOUSEKEEPING_ROWS, &codes_at))
-		codes_at = DT_NOBEGIN;
+	TimestampTz next;
+
+	if (pm_codes_cleanup(GetCurrentTimestamp(), HOUSEKEEPING_ROWS, &next))
+		codes_at = PM_AT_ONCE;
+	else
+		codes_at = pm_moment_of(next);
 }
 
 typedef struct AttemptsToStore
@@ -199,16 +208,16 @@ attempts_body(void *arg)
  * no code is answered.
  */
 static void
-store_attempts(TimestampTz now)
+store_attempts(PmMoment now)
 {
-	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+	PmMoment	soon = pm_later(now, HOUSEKEEPING_DELAY);
 	AttemptsToStore some;
 	int			sqlstate;
 
 	if (attempts_at > now)
 		return;
 	attempts_stored_at = now;
-	attempts_at = DT_NOEND;
+	attempts_at = PM_NEVER;
 	some.attempts = palloc(sizeof(PmAttempts) * HOUSEKEEPING_ROWS);
 	some.n = pm_attempts_collect(some.attempts, HOUSEKEEPING_ROWS);
 	if (some.n == 0)
@@ -228,23 +237,22 @@ store_attempts(TimestampTz now)
 
 /* Run one of the others when it is due, not more often than it should. */
 static void
-keep_house(const char *what, PmTransactionBody body, TimestampTz *at,
-		   TimestampTz now)
+keep_house(const char *what, PmTransactionBody body, PmMoment *at,
+		   PmMoment now)
 {
-	TimestampTz soon = TimestampTzPlusMilliseconds(now, HOUSEKEEPING_DELAY);
+	PmMoment	soon = pm_later(now, HOUSEKEEPING_DELAY);
 	int			sqlstate;
 
 	if (*at > now)
 		return;
 	if (!pm_run_transaction(what, body, NULL, &sqlstate))
 		*at = soon;
-	if (*at != DT_NOEND)
-		*at = Max(*at, soon);
+	*at = Max(*at, soon);
 }
 
 /* Do what is due.  Returns whether messages may have been finished. */
 bool
-pm_house_keep(TimestampTz now)
+pm_house_keep(PmMoment now)
 {
 	bool		swept = false;
 	int			i;
@@ -267,15 +275,15 @@ pm_house_keep(TimestampTz now)
 	if (pm_history_retention > 0)
 		keep_house("purge its history", purge_body, &purge_at, now);
 	else
-		purge_at = DT_NOEND;
+		purge_at = PM_NEVER;
 	return swept;
 }
 
 /*
  * When something of it is next due, but for the sweeps, which the channels
- * know; DT_NOEND for never.
+ * know; PM_NEVER for never.
  */
-TimestampTz
+PmMoment
 pm_house_next(void)
 {
 	return Min(Min(content_at, purge_at), Min(codes_at, attempts_at));

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
@@ -130,8 +131,7 @@ pm_job_doubt(PmJob *job)
 	job->state = PM_JOB_DOUBT;
 	job->failures = 0;
 	job->search_offset = 0;
-	job->act_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-											  pm_settle_time);
+	job->act_at = pm_later(pm_moment(), pm_settle_time);
 }
 
 /*
@@ -145,7 +145,7 @@ pm_job_returned(PmJob *job, const PmMessage *m)
 
 	if (m->disposal == PM_DEFER ||
 		(m->disposal == PM_RELEASE && job->batch->deferred))
-		lane->due = DT_NOBEGIN;
+		lane->due = PM_AT_ONCE;
 	else if (m->disposal == PM_RELEASE)
 		pm_ranges_add(&lane->late, m->id, m->id);
 }
@@ -252,7 +252,7 @@ pm_job_start(PmJob *job)
 			stale = true;
 	if (!stale && pm_channel_flows(job->channel))
 	{
-		if (!pm_channel_ready(job->channel, now))
+		if (!pm_channel_ready(job->channel, pm_moment()))
 			return false;
 		token = pm_channel_token(job->channel);
 	}

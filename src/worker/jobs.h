@@ -13,6 +13,7 @@
 #include "datatype/timestamp.h"
 #include "lib/ilist.h"
 
+#include "base/clock.h"
 #include "postmark/http.h"
 #include "queue/batch.h"
 #include "worker/channel.h"
@@ -37,7 +38,7 @@ typedef struct PmJob
 	MemoryContext context;
 	PmHttpRequest *request;		/* or NULL */
 	StringInfoData body;
-	TimestampTz act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE:
+	PmMoment	act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE:
 								 * when to try again */
 	int			search_offset;
 	int			failures;		/* of searches */

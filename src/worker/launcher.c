@@ -37,6 +37,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "settings/guc.h"
 #include "shared/process.h"
 #include "shared/slots.h"
@@ -69,8 +70,8 @@ typedef struct Database
 	bool		changed;		/* the same, once the present worker ended */
 	PmSlot	   *slot;			/* NULL: has no worker */
 	BackgroundWorkerHandle *handle;
-	TimestampTz started_at;
-	TimestampTz start_at;		/* not before */
+	PmMoment	started_at;
+	PmMoment	start_at;		/* not before */
 	int			failures;
 } Database;
 
@@ -146,7 +147,7 @@ probe(Database *db)
 {
 	db->wanted = true;
 	db->changed = true;
-	db->start_at = 0;
+	db->start_at = PM_AT_ONCE;
 }
 
 /* Take over what sessions asked for. */
@@ -185,11 +186,10 @@ take_probes(void)
 
 /* A worker has ended: decide what is next for its database. */
 static void
-worker_ended(Database *db, TimestampTz now)
+worker_ended(Database *db, PmMoment now)
 {
 	PmWorkerExit reason = db->slot->exit;
-	bool		was_short = now < TimestampTzPlusMilliseconds(db->started_at,
-															  SHORT_LIFE);
+	bool		was_short = now < pm_later(db->started_at, SHORT_LIFE);
 
 	pm_free_slot(db->slot);
 	db->slot = NULL;
@@ -216,16 +216,15 @@ worker_ended(Database *db, TimestampTz now)
 			db->start_at = now;
 			if (db->failures > 2)
 				db->start_at =
-					TimestampTzPlusMilliseconds(now,
-												Min(RESTART_DELAY << Min(db->failures - 3, 10),
-													RESTART_CEILING));
+					pm_later(now, Min(RESTART_DELAY << Min(db->failures - 3, 10),
+									  RESTART_CEILING));
 			break;
 	}
 }
 
 /* Start a worker in a database.  False if the server has no room for it. */
 static bool
-start_worker(Database *db, TimestampTz now)
+start_worker(Database *db, PmMoment now)
 {
 	BackgroundWorker worker;
 	PmSlot	   *slot = pm_take_slot(db->oid);
@@ -260,12 +259,12 @@ start_worker(Database *db, TimestampTz now)
 	return started;
 }
 
-/* See to all databases; returns when to look again, DT_NOEND for never. */
-static TimestampTz
+/* See to all databases; returns when to look again, PM_NEVER for never. */
+static PmMoment
 see_to_databases(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next = DT_NOEND;
+	PmMoment	now = pm_moment();
+	PmMoment	next = PM_NEVER;
 	HASH_SEQ_STATUS seq;
 	Database   *db;
 	int			starting = 0;
@@ -309,7 +308,7 @@ see_to_databases(void)
 		else
 		{
 			full = true;
-			next = Min(next, TimestampTzPlusMilliseconds(now, NO_SLOT_DELAY));
+			next = Min(next, pm_later(now, NO_SLOT_DELAY));
 		}
 	}
 	return next;
@@ -363,7 +362,7 @@ postmark_launcher_main(Datum arg)
 
 	for (;;)
 	{
-		TimestampTz next;
+		PmMoment	next;
 		long		timeout = -1;
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
@@ -375,10 +374,9 @@ postmark_launcher_main(Datum arg)
 		}
 		take_probes();
 		next = see_to_databases();
-		if (next != DT_NOEND)
+		if (next != PM_NEVER)
 		{
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-													  next) + 1;
+			timeout = pm_ms_until(next);
 			events |= WL_TIMEOUT;
 		}
 		(void) WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);

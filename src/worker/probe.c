@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
@@ -28,7 +29,7 @@
  * a request is under way, whose owner is the channel, or there is no token.
  */
 bool
-pm_probe_ask(PmChannel *channel, TimestampTz now)
+pm_probe_ask(PmChannel *channel, PmMoment now)
 {
 	MemoryContext old;
 	char	   *token;

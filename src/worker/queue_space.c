@@ -44,6 +44,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "shared/transaction.h"
 #include "worker/queue_space.h"
@@ -91,8 +92,8 @@ static Outcome outcome;
 static const char *why;			/* it is BUSY or NOT_EMPTY, for DEBUG1 */
 static Size used;				/* bytes of what was sent since the files were
 								 * looked at */
-static TimestampTz next_at;		/* of the next step */
-static TimestampTz not_before;	/* of the next first step */
+static PmMoment next_at;		/* of the next step */
+static PmMoment not_before;		/* of the next first step */
 static long delay;				/* after the next failure, ms */
 static int	tries;				/* of the last step */
 static TransactionId last_change;	/* what was sent is dead to snapshots from
@@ -131,8 +132,8 @@ void
 pm_space_start(void)
 {
 	step = STEP_NOTE;
-	next_at = DT_NOBEGIN;
-	not_before = DT_NOBEGIN;
+	next_at = PM_AT_ONCE;
+	not_before = PM_AT_ONCE;
 	delay = RETRY_DELAY;
 	used = 0;
 	last_change = ReadNextTransactionId();
@@ -306,10 +307,10 @@ truncate_body(void *arg)
 
 /* Begin anew, but not at once. */
 static void
-put_off(TimestampTz now, Step next)
+put_off(PmMoment now, Step next)
 {
 	step = next;
-	not_before = next_at = TimestampTzPlusMilliseconds(now, delay);
+	not_before = next_at = pm_later(now, delay);
 	delay = Min(delay * 2, RETRY_CEILING);
 }
 
@@ -320,7 +321,7 @@ put_off(TimestampTz now, Step next)
  *			rows in the queue
  */
 void
-pm_space_keep(TimestampTz now, bool working)
+pm_space_keep(PmMoment now, bool working)
 {
 	int			sqlstate;
 	bool		ok;
@@ -347,14 +348,14 @@ pm_space_keep(TimestampTz now, bool working)
 			break;
 		case OUT_DONE:
 			if (step == STEP_TRUNCATE)
-				not_before = TimestampTzPlusMilliseconds(now, TRUNCATE_DELAY);
+				not_before = pm_later(now, TRUNCATE_DELAY);
 			step = STEP_IDLE;
 			delay = RETRY_DELAY;
 			used = 0;
 			break;
 		case OUT_BUSY:
 			if (step == STEP_TRUNCATE && ok && ++tries < MOMENT_TRIES)
-				next_at = TimestampTzPlusMilliseconds(now, MOMENT_DELAY);
+				next_at = pm_later(now, MOMENT_DELAY);
 			else
 				put_off(now, STEP_NOTE);
 			break;
@@ -364,11 +365,11 @@ pm_space_keep(TimestampTz now, bool working)
 	}
 }
 
-/* When pm_space_keep is to be called; DT_NOEND for never. */
-TimestampTz
+/* When pm_space_keep is to be called; PM_NEVER for never. */
+PmMoment
 pm_space_next(bool working)
 {
 	if (step == STEP_IDLE || (working && step != STEP_LOOK))
-		return DT_NOEND;
+		return PM_NEVER;
 	return next_at;
 }

@@ -10,11 +10,11 @@
 #ifndef PM_QUEUE_SPACE_H
 #define PM_QUEUE_SPACE_H
 
-#include "datatype/timestamp.h"
+#include "base/clock.h"
 
 extern void pm_space_start(void);
 extern void pm_space_used(Size bytes);
-extern void pm_space_keep(TimestampTz now, bool working);
-extern TimestampTz pm_space_next(bool working);
+extern void pm_space_keep(PmMoment now, bool working);
+extern PmMoment pm_space_next(bool working);
 
 #endif							/* PM_QUEUE_SPACE_H */

@@ -40,6 +40,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "shared/process.h"
 #include "shared/transaction.h"
@@ -62,7 +63,7 @@ static Size dead;				/* bytes sent since the last vacuum began */
 static Size enough = VACUUM_AFTER;
 static TransactionId last_dead; /* they are dead to snapshots from here on */
 static bool seen;				/* a snapshot may see them */
-static TimestampTz not_before;
+static PmMoment not_before;
 static long delay = SNAPSHOT_DELAY;
 static BackgroundWorkerHandle *vacuum_process = NULL;
 
@@ -137,7 +138,7 @@ start_process(void)
  * ones, for without them the files grow no more.
  */
 void
-pm_vacuum_keep(TimestampTz now)
+pm_vacuum_keep(PmMoment now)
 {
 	pid_t		pid;
 	int			sqlstate;
@@ -158,7 +159,7 @@ pm_vacuum_keep(TimestampTz now)
 	{
 		if (looked)
 			elog(DEBUG1, "the queue is not vacuumed: a snapshot may see what was in it");
-		not_before = TimestampTzPlusMilliseconds(now, delay);
+		not_before = pm_later(now, delay);
 		delay = Min(delay * 2, SNAPSHOT_CEILING);
 		return;
 	}
@@ -170,7 +171,7 @@ pm_vacuum_keep(TimestampTz now)
 	else
 	{
 		elog(DEBUG1, "the queue is not vacuumed: no background worker slot is free");
-		not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_DELAY);
+		not_before = pm_later(now, NO_SLOT_DELAY);
 	}
 }
 

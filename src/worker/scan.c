@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "queue/queue.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
@@ -37,7 +38,7 @@ static bool reload_wanted;
 static bool rescan_wanted;
 static bool taken_over;			/* what an earlier worker left */
 static bool copied;				/* the queue is another database's */
-static TimestampTz rescanned_at;
+static PmMoment rescanned_at;
 static bool active_since_rescan;
 
 /* Settings have changed, or were never read: load them at the next scan. */
@@ -77,14 +78,14 @@ pm_scan_active(void)
 
 /*
  * When the lanes should be looked at once more if there is nothing else to do,
- * for what came in without a wake-up, perhaps; DT_NOEND: they need not.
+ * for what came in without a wake-up, perhaps; PM_NEVER: they need not.
  */
-TimestampTz
+PmMoment
 pm_scan_next(void)
 {
 	if (!active_since_rescan)
-		return DT_NOEND;
-	return TimestampTzPlusMilliseconds(rescanned_at, RESCAN_DELAY);
+		return PM_NEVER;
+	return pm_later(rescanned_at, RESCAN_DELAY);
 }
 
 /* What an earlier worker of this database left. */
@@ -146,7 +147,7 @@ rescan_body(void *arg)
 			known->dirty = false;
 			known->late.n = 0;
 			known->locked.n = 0;
-			known->due = DT_NOEND;
+			known->due = PM_NEVER;
 		}
 	}
 	for (from = 0; pm_next_queue_lane(from, &lane); from = lane + 1)
@@ -161,7 +162,7 @@ rescan_body(void *arg)
 		PmChannel  *channel = pm_channel_by_number(PM_LANE_CONNECTOR(lane));
 
 		if (channel)
-			pm_channel_lane(channel, lane)->due = DT_NOBEGIN;
+			pm_channel_lane(channel, lane)->due = PM_AT_ONCE;
 	}
 }
 
@@ -170,7 +171,7 @@ rescan_body(void *arg)
  * failed: then it is to be tried again.
  */
 bool
-pm_scan(TimestampTz now)
+pm_scan(PmMoment now)
 {
 	int			sqlstate;
 

@@ -10,14 +10,14 @@
 #ifndef PM_SCAN_H
 #define PM_SCAN_H
 
-#include "datatype/timestamp.h"
+#include "base/clock.h"
 
 extern void pm_scan_reload(void);
 extern void pm_scan_rescan(void);
-extern bool pm_scan(TimestampTz now);
+extern bool pm_scan(PmMoment now);
 extern bool pm_scan_loaded(void);
 extern bool pm_scan_copied(void);
 extern void pm_scan_active(void);
-extern TimestampTz pm_scan_next(void);
+extern PmMoment pm_scan_next(void);
 
 #endif							/* PM_SCAN_H */

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "queue/batch.h"
 #include "queue/queue.h"
 #include "shared/transaction.h"
@@ -80,7 +81,7 @@ store(PmJob *job, TimestampTz now, bool careful)
 
 /* Whether a job's outcome is to be stored now, by itself or among others. */
 static bool
-is_due(const PmJob *job, TimestampTz now)
+is_due(const PmJob *job, PmMoment now)
 {
 	return (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT) &&
 		job->act_at <= now;
@@ -149,7 +150,7 @@ store_alone(PmJob *job)
 		job->channel->unstored++;
 	locked = (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE);
 	delay = locked ? LOCKED_DELAY : pm_failure_delay(job->store_failures);
-	job->act_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+	job->act_at = pm_later(pm_moment(), delay);
 	job->by_row = true;
 	if (locked)
 		return;
@@ -226,7 +227,7 @@ troubles_stored(void)
 
 /* Whether a turn's transaction would have anything to store. */
 bool
-pm_store_wanted(TimestampTz now)
+pm_store_wanted(PmMoment now)
 {
 	dlist_iter	iter;
 	int			i;
@@ -255,8 +256,9 @@ pm_store_wanted(TimestampTz now)
  * Raises what the queue's SQL does.
  */
 void
-pm_store(TimestampTz now, TimestampTz until, bool careful)
+pm_store(PmMoment now, PmMoment until, bool careful)
 {
+	TimestampTz time = GetCurrentTimestamp();
 	bool		enough = false;
 	dlist_iter	iter;
 
@@ -267,8 +269,8 @@ pm_store(TimestampTz now, TimestampTz until, bool careful)
 		job->storing = !enough && is_due(job, now) && !job->by_row;
 		if (!job->storing)
 			continue;
-		store(job, now, careful);
-		enough = GetCurrentTimestamp() >= until;
+		store(job, time, careful);
+		enough = pm_moment() >= until;
 	}
 	store_troubles();
 }
@@ -322,7 +324,7 @@ pm_store_failed(bool together)
  * to.  The job may be gone afterwards.
  */
 void
-pm_store_again(PmJob *job, TimestampTz now)
+pm_store_again(PmJob *job, PmMoment now)
 {
 	if (job->by_row && is_due(job, now))
 		store_alone(job);

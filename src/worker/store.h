@@ -10,12 +10,13 @@
 #ifndef PM_STORE_H
 #define PM_STORE_H
 
+#include "base/clock.h"
 #include "worker/jobs.h"
 
-extern bool pm_store_wanted(TimestampTz now);
-extern void pm_store(TimestampTz now, TimestampTz until, bool careful);
+extern bool pm_store_wanted(PmMoment now);
+extern void pm_store(PmMoment now, PmMoment until, bool careful);
 extern bool pm_store_committed(void);
 extern void pm_store_failed(bool together);
-extern void pm_store_again(PmJob *job, TimestampTz now);
+extern void pm_store_again(PmJob *job, PmMoment now);
 
 #endif							/* PM_STORE_H */

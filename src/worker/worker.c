@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "postmark/http.h"
 #include "settings/guc.h"
 #include "shared/slots.h"
@@ -228,7 +229,7 @@ postmark_worker_main(Datum arg)
 	for (;;)
 	{
 		uint64		quiet[PM_WAKE_LANE_WORDS];
-		TimestampTz next;
+		PmMoment	next;
 		long		timeout = -1;
 
 		CHECK_FOR_INTERRUPTS();
@@ -251,9 +252,8 @@ postmark_worker_main(Datum arg)
 		pm_channels_quiet(quiet);
 		pm_slot_hush(slot, quiet);
 
-		if (next != DT_NOEND)
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-													  next);
+		if (next != PM_NEVER)
+			timeout = pm_ms_until(next);
 		if (timeout < 0 || timeout > LONG_SLEEP)
 			pgstat_report_stat(true);
 		pm_http_wait(timeout, PG_WAIT_EXTENSION);
