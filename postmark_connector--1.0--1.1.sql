@@ -24,6 +24,172 @@
 -- ----------------------------------------------------------------------
 
 -- ----------------------------------------------------------------------
+-- What became of messages and addresses
+-- ----------------------------------------------------------------------
+
+-- Beside the messages, since news can come before the worker has stored that
+-- a message was sent, and since the history is only ever inserted into.
+CREATE TABLE @extschema@.postmark_feedback (
+	id bigint NOT NULL,
+	created_at timestamptz NOT NULL,
+	delivered_at timestamptz,
+	standing smallint NOT NULL CHECK (standing BETWEEN 0 AND 4),
+	event_at timestamptz NOT NULL,
+	feedback text NOT NULL,
+	PRIMARY KEY (id, created_at)
+);
+ALTER TABLE @extschema@.postmark_feedback ALTER feedback SET STATISTICS 0;
+COMMENT ON TABLE @extschema@.postmark_feedback IS
+	'what Postmark said of a message after it had accepted it';
+COMMENT ON COLUMN @extschema@.postmark_feedback.created_at IS
+	'the message''s; with its id it names the message beyond this server''s life';
+COMMENT ON COLUMN @extschema@.postmark_feedback.standing IS
+	'of event_at and feedback: 4 a complaint, 3 a bounce that ends delivery, 2 a soft one, 1 a note, 0 none';
+
+CREATE VIEW @extschema@.postmark_outcomes AS
+SELECT f.id, f.created_at,
+	CASE WHEN f.standing OPERATOR(pg_catalog.=) 4 THEN 'complained'
+		WHEN f.standing OPERATOR(pg_catalog.=) 3 THEN 'bounced'
+		WHEN f.standing OPERATOR(pg_catalog.=) 2
+			AND coalesce(f.event_at OPERATOR(pg_catalog.>=) f.delivered_at, true) THEN 'bounced'
+		WHEN f.delivered_at IS NOT NULL THEN 'delivered'
+	END AS status,
+	f.delivered_at, nullif(f.feedback, '') AS feedback
+FROM @extschema@.postmark_feedback f;
+COMMENT ON VIEW @extschema@.postmark_outcomes IS
+	'what became of messages that Postmark accepted; status null: no news but a note';
+
+CREATE TABLE @extschema@.postmark_suppressed (
+	connector text COLLATE "C" NOT NULL,
+	message_stream text COLLATE "C" NOT NULL,
+	address text COLLATE "C" NOT NULL,
+	email text NOT NULL,
+	reason text,
+	origin text,
+	since timestamptz NOT NULL,
+	lifted boolean NOT NULL,
+	PRIMARY KEY (connector, message_stream, address)
+);
+ALTER TABLE @extschema@.postmark_suppressed ALTER address SET STATISTICS 0, ALTER email SET STATISTICS 0;
+COMMENT ON TABLE @extschema@.postmark_suppressed IS
+	'addresses that Postmark does not deliver to, and those of which it said so once';
+COMMENT ON COLUMN @extschema@.postmark_suppressed.address IS
+	'the email with A to Z folded to a to z';
+COMMENT ON COLUMN @extschema@.postmark_suppressed.lifted IS
+	'true: suppressed no more; the row keeps an older event from counting';
+
+CREATE VIEW @extschema@.postmark_suppressions AS
+SELECT s.connector, s.message_stream, s.email, s.reason, s.origin, s.since
+FROM @extschema@.postmark_suppressed s
+WHERE NOT s.lifted;
+COMMENT ON VIEW @extschema@.postmark_suppressions IS
+	'addresses that Postmark does not deliver to, so that nothing is sent to them';
+
+CREATE TABLE @extschema@.postmark_inquiries (
+	connector text COLLATE "C" NOT NULL,
+	message_stream text COLLATE "C" NOT NULL,
+	address text COLLATE "C" NOT NULL,
+	noted_at timestamptz NOT NULL,
+	PRIMARY KEY (connector, message_stream, address)
+);
+ALTER TABLE @extschema@.postmark_inquiries ALTER address SET STATISTICS 0;
+COMMENT ON TABLE @extschema@.postmark_inquiries IS
+	'addresses that the worker is to ask Postmark about';
+
+DO $$
+DECLARE
+	name text;
+BEGIN
+	FOREACH name IN ARRAY ARRAY['feedback', 'suppressed', 'inquiries']
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER postmark_not_replicated
+			BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.%1$I
+			FOR EACH ROW EXECUTE FUNCTION @extschema@.postmark_not_replicated();
+			ALTER TABLE @extschema@.%1$I ENABLE REPLICA TRIGGER postmark_not_replicated',
+			pg_catalog.concat('postmark_', name));
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION @extschema@.postmark_webhook(event jsonb, secret text DEFAULT NULL,
+	connector text DEFAULT 'default')
+	RETURNS boolean
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_webhook(jsonb, text, text) IS
+	'take an event that Postmark posted to the application; false: its kind does not concern us';
+
+CREATE OR REPLACE VIEW @extschema@.postmark_messages AS
+SELECT q.id, q.connector, q.email, q.usage_type, q.locale,
+	NULL::text AS template_alias,
+	CASE WHEN i.id IS NULL THEN 'queued' ELSE 'sending' END AS status,
+	0 AS attempts, NULL::uuid AS message_id, NULL::integer AS error_code,
+	NULL::text AS last_error, q.created_at, q.created_at AS due_at,
+	q.expires_at, NULL::timestamptz AS finished_at,
+	NULL::timestamptz AS delivered_at, NULL::text AS feedback
+FROM @extschema@.postmark_settings s
+	CROSS JOIN pg_catalog.generate_series(0, 9) AS p(offset_)
+	JOIN @extschema@.postmark_queue q ON q.lane = s.number * 10 + p.offset_
+	LEFT JOIN (SELECT pg_catalog.unnest(ids) AS id FROM @extschema@.postmark_intents) i
+		ON i.id = q.id
+UNION ALL
+SELECT d.id, d.connector, d.email, d.usage_type, d.locale,
+	NULL::text,
+	CASE WHEN i.id IS NULL THEN 'deferred' ELSE 'sending' END,
+	d.attempts, NULL::uuid, d.error_code,
+	d.last_error, d.created_at, d.due_at,
+	d.expires_at, NULL::timestamptz,
+	NULL::timestamptz, NULL::text
+FROM @extschema@.postmark_deferred d
+	LEFT JOIN (SELECT pg_catalog.unnest(ids) AS id FROM @extschema@.postmark_intents) i
+		ON i.id = d.id
+UNION ALL
+SELECT h.id, h.connector, h.email, h.usage_type, h.locale,
+	h.template_alias, coalesce(o.status, h.status), h.attempts, h.message_id, h.error_code,
+	h.last_error, h.created_at, h.due_at, h.expires_at, h.finished_at,
+	o.delivered_at, o.feedback
+FROM @extschema@.postmark_history h
+	LEFT JOIN @extschema@.postmark_outcomes o ON o.id = h.id AND o.created_at = h.created_at;
+
+-- ----------------------------------------------------------------------
+-- Nothing for anybody but the owner, also where ALTER DEFAULT PRIVILEGES would
+-- give it: of what this version adds, for what was given of 1.0's objects
+-- remains
+-- ----------------------------------------------------------------------
+
+DO $$
+DECLARE
+	added CONSTANT text[] := ARRAY[
+		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
+		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook'
+	];
+	object record;
+BEGIN
+	FOR object IN
+		SELECT pg_catalog.format('REVOKE ALL ON TABLE %s FROM %s',
+				c.oid::pg_catalog.regclass,
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS command
+		FROM pg_catalog.pg_class c
+			CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+		WHERE c.relnamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace::pg_catalog.oid
+			AND c.relname OPERATOR(pg_catalog.=) ANY (added::pg_catalog.name[])
+			AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+		UNION
+		SELECT pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s',
+				p.oid::pg_catalog.regprocedure,
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+		FROM pg_catalog.pg_proc p
+			CROSS JOIN LATERAL pg_catalog.aclexplode(
+				coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+		WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace::pg_catalog.oid
+			AND p.proname OPERATOR(pg_catalog.=) ANY (added::pg_catalog.name[])
+			AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+	LOOP
+		EXECUTE object.command;
+	END LOOP;
+END
+$$;
+
+-- ----------------------------------------------------------------------
 -- Last: an ALTER of a table that 1.0 had, which tells every session to read
 -- the extension's version anew
 -- ----------------------------------------------------------------------

@@ -55,6 +55,9 @@ static const struct
 	[PM_CODES] = {"postmark_codes", PM_SQL_1_0},
 	[PM_SENDS] = {"postmark_sends", PM_SQL_1_0},
 	[PM_ATTEMPTS] = {"postmark_attempts", PM_SQL_1_0},
+	[PM_FEEDBACK] = {"postmark_feedback", PM_SQL_1_1},
+	[PM_SUPPRESSED_ADDRESSES] = {"postmark_suppressed", PM_SQL_1_1},
+	[PM_INQUIRIES] = {"postmark_inquiries", PM_SQL_1_1},
 	[PM_MESSAGE_ID_SEQ] = {"postmark_message_id_seq", PM_SQL_1_0},
 };
 

@@ -24,6 +24,7 @@
 #define PM_LE	" OPERATOR(pg_catalog.<=) "
 #define PM_GE	" OPERATOR(pg_catalog.>=) "
 #define PM_GT	" OPERATOR(pg_catalog.>) "
+#define PM_LT	" OPERATOR(pg_catalog.<) "
 
 /* Versions of the SQL objects, see pm_sql_version */
 #define PM_SQL_1_0	100
@@ -43,6 +44,9 @@ typedef enum PmObject
 	PM_CODES,
 	PM_SENDS,
 	PM_ATTEMPTS,
+	PM_FEEDBACK,
+	PM_SUPPRESSED_ADDRESSES,
+	PM_INQUIRIES,
 	PM_MESSAGE_ID_SEQ,
 	PM_OBJECTS
 } PmObject;

@@ -26,6 +26,7 @@
 #include "settings/config_templates.h"
 #include "settings/connector.h"
 #include "settings/token.h"
+#include "settings/webhook_secret.h"
 
 static void
 raise_fault(const char *name, const PmFault *f)
@@ -72,7 +73,8 @@ read_config(PmConnector *connector, Jsonb *config, bool token_needed, PmFault *f
 		return pm_fault(f, NULL, "The key \"serverToken\" is missing.");
 	connector->token = token;
 
-	return pm_read_options(connector, root, f) &&
+	return pm_read_webhook_secrets(&connector->webhook_secrets, root, f) &&
+		pm_read_options(connector, root, f) &&
 		pm_read_templates(connector, root, f);
 }
 
@@ -172,6 +174,17 @@ push_string(JsonbInState *state, const char *key, const char *text)
 }
 
 static void
+push_element(JsonbInState *state, const char *text)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = strlen(text);
+	pushJsonbValue(state, WJB_ELEM, &value);
+}
+
+static void
 push_int(JsonbInState *state, const char *key, int number)
 {
 	JsonbValue	value;
@@ -184,11 +197,14 @@ push_int(JsonbInState *state, const char *key, int number)
 
 /*
  * A valid connector as JSON, such that pm_config_parse takes it back.
- * masked_token: for the key serverToken, NULL to leave that out.
+ * masked_token: for the key serverToken, NULL to leave that out
+ * masked_secrets: for the key webhookSecret; none: to leave that out
+ *
  * The result is in the current memory context.
  */
 Jsonb *
-pm_config_json(const PmConnector *connector, const char *masked_token)
+pm_config_json(const PmConnector *connector, const char *masked_token,
+			   const PmWebhookSecrets *masked_secrets)
 {
 	JsonbIterator *it = JsonbIteratorInit(&connector->options->root);
 	JsonbInState state = {0};
@@ -201,6 +217,16 @@ pm_config_json(const PmConnector *connector, const char *masked_token)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	if (masked_token)
 		push_string(&state, "serverToken", masked_token);
+	if (masked_secrets->n == 1)
+		push_string(&state, "webhookSecret", masked_secrets->secret[0]);
+	else if (masked_secrets->n > 1)
+	{
+		push_key(&state, "webhookSecret");
+		pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+		for (i = 0; i < masked_secrets->n; i++)
+			push_element(&state, masked_secrets->secret[i]);
+		pushJsonbValue(&state, WJB_END_ARRAY, NULL);
+	}
 
 	(void) JsonbIteratorNext(&it, &value, true);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)

@@ -19,6 +19,7 @@ extern PmConnector *pm_config_from_parts(const char *name, int number,
 										 Jsonb *options, int ntemplates,
 										 PmTemplate *templates);
 extern Jsonb *pm_config_json(const PmConnector *connector,
-							 const char *masked_token);
+							 const char *masked_token,
+							 const PmWebhookSecrets *masked_secrets);
 
 #endif							/* PM_CONFIG_JSON_H */

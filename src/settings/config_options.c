@@ -31,15 +31,17 @@
 #define RECIPIENTS_MAX		10000
 #define REQUEST_RATE_MIN	0.001	/* per second */
 #define REQUEST_RATE_MAX	1000.0
+#define FEEDBACK_INTERVAL_MIN 60	/* s */
+#define FEEDBACK_INTERVAL_MAX 86400
 
 /*
- * Keys of the connector.  The first two are not stored with the others.
+ * Keys of the connector.  The first three are not stored with the others.
  */
-#define SEPARATE_KEYS 2
+#define SEPARATE_KEYS 3
 static const char *const connector_keys[] = {
-	"serverToken", "templates",
+	"serverToken", "templates", "webhookSecret",
 	"fromEmail", "messageStream", "replyTo", "tag", "trackOpens",
-	"trackLinks", "maxRequestsPerSecond",
+	"trackLinks", "maxRequestsPerSecond", "feedbackInterval", "notifyChannel",
 	"codeLength", "codeTtl", "codeMaxAttempts", "verifyLimit", "verifyWindow",
 	"sendLimit", "sendWindow", "resendInterval", "recipientPolicy"
 };
@@ -215,6 +217,26 @@ pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
 		connector->max_requests_per_second = rate;
 	}
 
+	if (!pm_get_int(object, "", "feedbackInterval", 0, FEEDBACK_INTERVAL_MAX,
+					&connector->feedback_interval, f))
+		return false;
+	if (connector->feedback_interval > 0 &&
+		connector->feedback_interval < FEEDBACK_INTERVAL_MIN)
+		return pm_fault(f, "0 means that Postmark is not asked.",
+						"\"feedbackInterval\" must be a whole number from %d to %d, or 0.",
+						FEEDBACK_INTERVAL_MIN, FEEDBACK_INTERVAL_MAX);
+
+	if (!pm_get_string(object, "", "notifyChannel",
+					   &connector->notify_channel, f))
+		return false;
+	if (connector->notify_channel &&
+		(*connector->notify_channel == '\0' ||
+		 strlen(connector->notify_channel) >= NAMEDATALEN ||
+		 pm_has_control(connector->notify_channel)))
+		return pm_fault(f, "It is the name that a session gives to LISTEN.",
+						"\"notifyChannel\" must be 1 to %d bytes, and no control characters.",
+						NAMEDATALEN - 1);
+
 	for (i = 0; i < lengthof(policy_keys); i++)
 	{
 		int		   *result = (int *) ((char *) connector + policy_keys[i].offset);
@@ -229,7 +251,7 @@ pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
 
 /*
  * The options alone, to be stored: all members of an object but null ones,
- * serverToken and templates.  The result is in the current memory context.
+ * serverToken, templates and webhookSecret.  The result is in the current memory context.
  */
 Jsonb *
 pm_extract_options(Jsonb *config)

@@ -30,6 +30,7 @@
 #include "settings/connector.h"
 #include "settings/connector_token.h"
 #include "settings/token.h"
+#include "settings/webhook_secret.h"
 #include "shared/wake.h"
 
 #define REASON_MAX 300			/* bytes */
@@ -295,6 +296,7 @@ postmark_configure_hidden(PG_FUNCTION_ARGS)
 	store_settings(connector);
 	if (connector->token)
 		store_token(name, connector->token);
+	pm_webhook_secrets_store(connector);
 	pm_disconnect_owner(&scope);
 
 	PG_RETURN_VOID();
@@ -311,9 +313,12 @@ postmark_config(PG_FUNCTION_ARGS)
 	char	   *name = get_connector_arg(fcinfo, 0);
 	const PmConnector *connector = pm_connector(name, false);
 	const char *token = pm_stored_token(name);
+	PmWebhookSecrets secrets;
 
+	pm_webhook_secrets_masked(name, &secrets);
 	PG_RETURN_JSONB_P(pm_config_json(connector,
-									 token ? pm_mask_token(token) : NULL));
+									 token ? pm_mask_token(token) : NULL,
+									 &secrets));
 }
 
 /*

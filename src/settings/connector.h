@@ -63,6 +63,16 @@ typedef struct PmRecipientPolicy
 	PmRecipientList block;		/* goes before allow */
 } PmRecipientPolicy;
 
+/* Secrets of a webhook: one, or two while it is changed */
+#define PM_WEBHOOK_SECRETS 2
+
+typedef struct PmWebhookSecrets
+{
+	bool		given;			/* the JSON had the key */
+	int			n;
+	char	   *secret[PM_WEBHOOK_SECRETS]; /* or masks of them */
+} PmWebhookSecrets;
+
 typedef struct PmConnector
 {
 	char	   *name;
@@ -76,6 +86,8 @@ typedef struct PmConnector
 	bool		track_opens;
 	char	   *track_links;
 	double		max_requests_per_second;	/* 0: no limit */
+	int			feedback_interval;	/* s, 0: Postmark is not asked */
+	char	   *notify_channel; /* NULL if none */
 	PmPolicy	policy;
 	PmRecipientPolicy recipients;
 	int			ntemplates;
@@ -86,6 +98,8 @@ typedef struct PmConnector
 	char	   *token;			/* from a config not stored; else NULL, see
 								 * pm_connector_token */
 	char	   *masked_token;	/* a config not stored gave this instead */
+	PmWebhookSecrets webhook_secrets;	/* from a config not stored; else
+										 * empty, see webhook_secret.c */
 } PmConnector;
 
 /* One of Logto's usage types */

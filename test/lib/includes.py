@@ -14,7 +14,7 @@ import re
 import sys
 
 # From the ground up.
-ROOMS = ["base", "shared", "settings", "postmark", "queue", "codes", "worker"]
+ROOMS = ["base", "shared", "settings", "postmark", "queue", "codes", "feedback", "worker"]
 TOP = len(ROOMS)
 
 # What has nothing of its own to compile: the server's API under newer names.

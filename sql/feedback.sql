@@ -1,0 +1,173 @@
+-- What became of messages: postmark_webhook, and what it changes.
+\set ECHO none
+\i sql/common.inc
+\set ECHO all
+SELECT postmark_configure(test.config('{"webhookSecret": "0123456789abcdef-one"}'));
+SELECT postmark_config() ->> 'webhookSecret';
+-- an event as Postmark posts it, about a message of ours
+CREATE FUNCTION test.event(kind text, who text, at timestamptz, more jsonb DEFAULT '{}') RETURNS jsonb
+LANGUAGE sql AS $$
+	SELECT jsonb_build_object('RecordType', kind, 'MessageID', m.message_id, 'MessageStream', 'outbound',
+		CASE WHEN kind IN ('Bounce', 'SpamComplaint') THEN 'Email' ELSE 'Recipient' END, who,
+		CASE kind WHEN 'Delivery' THEN 'DeliveredAt' WHEN 'SubscriptionChange' THEN 'ChangedAt' ELSE 'BouncedAt' END,
+		to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"0Z"'),
+		'Metadata', jsonb_build_object('postmark_id',
+			m.id || '-' || (extract(epoch FROM m.created_at) * 1000000)::bigint - 946684800000000)) || more
+	FROM public.postmark_messages m WHERE lower(m.email) = lower(who)
+$$;
+CREATE FUNCTION test.post(event jsonb) RETURNS boolean
+LANGUAGE sql AS $$ SELECT public.postmark_webhook(event, '0123456789abcdef-one') $$;
+SELECT count(postmark_enqueue(who || '@example.com', 'Register', '493021'))
+FROM unnest('{ann,bob,carl,dora,Emil,fay,gus}'::text[]) who;
+SELECT postmark_flush();
+
+--
+-- Who may post
+--
+SELECT test.attempt($$SELECT postmark_webhook('{"RecordType": "Delivery"}')$$);
+SELECT test.attempt($$SELECT postmark_webhook('{"RecordType": "Delivery"}', '0123456789abcdef-two')$$);
+SELECT test.attempt($$SELECT postmark_webhook('{"RecordType": "Delivery"}', '0123456789abcdef-one', 'other')$$);
+SELECT test.attempt($$SELECT postmark_webhook('{"RecordType": "Delivery"}', '0123456789abcdef-one', NULL)$$);
+SELECT test.attempt($$SELECT postmark_webhook('{"RecordType": "Delivery"}', '********-one')$$);
+SELECT test.attempt($$SELECT postmark_webhook(NULL, NULL)$$);
+-- two secrets while it is changed
+SELECT postmark_configure(test.config('{"webhookSecret": ["********-one", "0123456789abcdef-two"]}'));
+SELECT postmark_config() -> 'webhookSecret';
+SELECT postmark_webhook('{"RecordType": "Open"}', '0123456789abcdef-one'),
+	postmark_webhook('{"RecordType": "Open"}', '0123456789abcdef-two');
+-- what postmark_config gives can be given back; a key that is left out changes nothing
+SELECT postmark_configure(postmark_config());
+SELECT postmark_configure(test.config());
+SELECT postmark_config() -> 'webhookSecret';
+SELECT postmark_webhook('{"RecordType": "Open"}', '0123456789abcdef-two');
+SELECT test.attempt($$SELECT postmark_configure(test.config('{"webhookSecret": "********ffff"}'))$$);
+SELECT test.attempt($$SELECT postmark_configure(test.config('{"webhookSecret": "short"}'))$$);
+SELECT test.attempt($$SELECT postmark_configure(test.config('{"webhookSecret": ["a", "b", "c"]}'))$$);
+SELECT test.attempt($$SELECT postmark_configure(test.config('{"webhookSecret": 5}'))$$);
+-- none: everything is refused (test.config drops nulls)
+SELECT postmark_configure(test.config() || '{"webhookSecret": null}');
+SELECT postmark_config() ? 'webhookSecret';
+SELECT test.attempt($$SELECT postmark_webhook('{"RecordType": "Open"}', '0123456789abcdef-two')$$);
+SELECT test.attempt($$SELECT postmark_webhook('{"RecordType": "Open"}', '')$$);
+SELECT postmark_configure(test.config('{"webhookSecret": "0123456789abcdef-one"}'));
+
+--
+-- What is no event, and what does not concern us
+--
+SELECT test.attempt(format('SELECT test.post(%L)', event)) FROM unnest('{
+	"[]", "5", "{}", "{\"RecordType\": 1}",
+	"{\"RecordType\": \"Delivery\"}",
+	"{\"RecordType\": \"Delivery\", \"Recipient\": \"ann@example.com\"}",
+	"{\"RecordType\": \"Delivery\", \"Recipient\": \"ann@example.com\", \"DeliveredAt\": \"yesterday\"}",
+	"{\"RecordType\": \"Bounce\", \"Email\": \"ann@example.com\", \"BouncedAt\": \"2026-01-01T00:00:00Z\"}",
+	"{\"RecordType\": \"SubscriptionChange\", \"Recipient\": \"ann@example.com\", \"ChangedAt\": \"2026-01-01T00:00:00Z\"}",
+	"{\"RecordType\": \"Open\"}", "{\"RecordType\": \"Click\"}", "{\"RecordType\": \"Inbound\"}",
+	"{\"RecordType\": \"SomethingNew\", \"Recipient\": 5}"}'::text[]) event;
+SELECT test.attempt($$SELECT test.post(NULL)$$);
+
+--
+-- What each event changes
+--
+SELECT test.post(test.event('Delivery', 'ann@example.com', '2026-03-01 12:00:00.25+00'));
+SELECT test.post(test.event('Bounce', 'bob@example.com', '2026-03-01 12:00+00',
+	'{"Type": "HardBounce", "TypeCode": 1, "Inactive": true,
+	"Description": "The server was unable to deliver your message 493021 (ex: unknown user,\n\u0007 mailbox not found): https://shop.example/r?t=abc code A1b2C3d4E5f6G7h8I9j0"}'));
+SELECT test.post(test.event('SpamComplaint', 'carl@example.com', '2026-03-01 12:00+00', '{"Type": "SpamComplaint"}'));
+SELECT test.post(test.event('Bounce', 'dora@example.com', '2026-03-01 12:00+00', '{"Type": "AutoResponder", "Description": "Out of office"}'));
+SELECT test.post(test.event('SubscriptionChange', 'emil@EXAMPLE.com', '2026-03-01 12:00+00',
+	'{"SuppressSending": true, "SuppressionReason": "ManualSuppression", "Origin": "Recipient"}'));
+SELECT test.post(test.event('Bounce', 'fay@example.com', '2026-03-01 12:00+00', '{"TypeCode": 4096, "Type": null}'));
+SELECT email, status, delivered_at AT TIME ZONE 'UTC' AS delivered_at, feedback FROM postmark_messages ORDER BY id;
+SELECT connector, message_stream, email, reason, origin, since AT TIME ZONE 'UTC' FROM postmark_suppressions ORDER BY email COLLATE "C";
+-- a delivery after a soft bounce; the same again, and an older one, change nothing
+SELECT test.post(test.event('Delivery', 'fay@example.com', '2026-03-01 12:00:01+00'));
+SELECT f.ctid AS place FROM postmark_feedback f JOIN postmark_messages m USING (id) WHERE email ~ '^fay' \gset
+SELECT test.post(test.event('Delivery', 'fay@example.com', '2026-03-01 12:00:01+00')),
+	test.post(test.event('Delivery', 'fay@example.com', '2026-03-01 11:00+00')),
+	test.post(test.event('Bounce', 'fay@example.com', '2026-03-01 12:00+00', '{"TypeCode": 4096, "Type": null}'));
+SELECT status, f.ctid = :'place' AS untouched FROM postmark_feedback f JOIN postmark_messages m USING (id) WHERE email ~ '^fay';
+-- a time in the future counts as now
+SELECT test.post(test.event('Delivery', 'gus@example.com', '2126-03-01 12:00+00'));
+SELECT delivered_at <= clock_timestamp() FROM postmark_messages WHERE email ~ '^gus';
+
+--
+-- What names no message of ours changes nothing
+--
+CREATE FUNCTION test.state() RETURNS text LANGUAGE sql AS $$
+	SELECT md5((SELECT string_agg(f::text, ';' ORDER BY f::text) FROM public.postmark_feedback f) ||
+		(SELECT string_agg(s::text, ';' ORDER BY s::text) FROM public.postmark_suppressed s))
+$$;
+SELECT test.state() AS before \gset
+-- another address, another time of creation, another id, no number at all
+SELECT test.post(test.event('Bounce', 'ann@example.com', '2026-03-02+00', '{"Type": "HardBounce", "Inactive": true, "Email": "bob@example.com"}'));
+SELECT test.post(jsonb_set(e, '{Metadata,postmark_id}', to_jsonb(id)))
+FROM test.event('Bounce', 'ann@example.com', '2026-03-02+00', '{"Type": "HardBounce", "Inactive": true}') e,
+	LATERAL (VALUES (split_part(e #>> '{Metadata,postmark_id}', '-', 1) || '-5'),
+		(e #>> '{Metadata,postmark_id}' || '0'), ('0' || (e #>> '{Metadata,postmark_id}')), (' ' || (e #>> '{Metadata,postmark_id}')),
+		('1' || (e #>> '{Metadata,postmark_id}')), ('99999999999999999999-1'), ('x'), ('')) v (id);
+-- another connector
+SELECT postmark_configure(test.config('{"webhookSecret": "0123456789abcdef-two"}'), 'other');
+SELECT postmark_webhook(test.event('Bounce', 'ann@example.com', '2026-03-02+00', '{"Type": "HardBounce", "Inactive": true}'),
+	'0123456789abcdef-two', 'other');
+-- an address that cannot be one is not asked for again and again
+SELECT test.post('{"RecordType": "Bounce", "Type": "HardBounce", "Email": "no address", "BouncedAt": "2026-01-01T00:00:00Z"}');
+SELECT test.state() = :'before' AS unchanged;
+
+--
+-- Any order, any repetition: the same in the end
+--
+CREATE FUNCTION test.shuffled() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	events jsonb[];
+	all_states text[] := '{}';
+	state text;
+	n int;
+BEGIN
+	SELECT array_agg(test.event(kind, 'gus@example.com', '2026-03-01+00'::timestamptz + v.n * interval '1 min', more)) INTO events
+	FROM (VALUES (1, 'Delivery', '{}'::jsonb), (5, 'Delivery', '{}'), (2, 'Bounce', '{"Type": "SoftBounce"}'),
+		(9, 'Bounce', '{"Type": "SoftBounce", "Description": "full"}'), (9, 'Bounce', '{"Type": "SoftBounce", "Description": "slow"}'),
+		(3, 'Bounce', '{"Type": "Transient"}'), (4, 'Bounce', '{"Type": "Blocked", "Inactive": true}'),
+		(4, 'SubscriptionChange', '{"SuppressSending": false}'), (6, 'SubscriptionChange', '{"SuppressSending": true}'),
+		(6, 'SubscriptionChange', '{"SuppressSending": false}'), (8, 'SpamComplaint', '{"Type": "SpamComplaint"}')) v (n, kind, more);
+	FOR subset IN 1..40 LOOP
+		-- a subset, in ten orders, with repetitions
+		FOR i IN 1..10 LOOP
+			DELETE FROM public.postmark_feedback f USING public.postmark_history h WHERE h.id = f.id AND h.email ~ '^gus';
+			DELETE FROM public.postmark_suppressed WHERE address ~ '^gus';
+			PERFORM test.post(e) FROM (SELECT e FROM unnest(events) WITH ORDINALITY AS u (e, o), generate_series(1, 1 + (random() < 0.3)::int)
+				WHERE (subset * 7919) >> o::int % 12 & 1 = 1 ORDER BY random()) s;
+			SELECT m.status || coalesce(m.feedback, '-') || coalesce(m.delivered_at::text, '-') || coalesce((SELECT s::text FROM public.postmark_suppressed s WHERE s.address ~ '^gus'), '-')
+			INTO state FROM public.postmark_messages m WHERE m.email ~ '^gus';
+			all_states := all_states || (subset || state);
+		END LOOP;
+	END LOOP;
+	SELECT count(DISTINCT s) INTO n FROM unnest(all_states) s;
+	RETURN n;
+END
+$$;
+SELECT test.shuffled() AS outcomes_of_forty_sets;
+
+--
+-- News before the worker has stored that the message was sent
+--
+SELECT postmark_pause();
+SELECT postmark_enqueue('hal@example.com', 'Register', '493021') IS NOT NULL;
+SELECT test.post(test.event('Delivery', 'hal@example.com', '2026-03-01 12:00+00'));
+SELECT status FROM postmark_messages WHERE email ~ '^hal';
+SELECT postmark_resume();
+SELECT postmark_flush();
+SELECT status, delivered_at AT TIME ZONE 'UTC' FROM postmark_messages WHERE email ~ '^hal';
+
+--
+-- What has no metadata only makes the worker ask
+--
+SELECT test.post('{"RecordType": "SubscriptionChange", "Recipient": "Ida@example.com", "ChangedAt": "2026-01-01T00:00:00Z", "SuppressSending": true}');
+SELECT count(*) FROM postmark_suppressions WHERE email ~* '^ida';
+
+--
+-- Nothing of it is said in a plan, whatever the caller sets
+--
+SELECT test.attempt($$SELECT postmark_webhook('{"RecordType": "Delivery"}', '0123456789abcdef-1wo')$$) ~ '1wo' AS said;
+BEGIN READ ONLY;
+SELECT postmark_webhook('{"RecordType": "Open"}', '0123456789abcdef-one');
+ROLLBACK;

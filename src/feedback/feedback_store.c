@@ -1,0 +1,198 @@
+/*-------------------------------------------------------------------------
+ *
+ * feedback_store.c
+ *		The tables of what became of messages and addresses.
+ *
+ * News comes twice, late, and in any order, and before the worker has stored
+ * that the message was sent.  So it is kept beside the messages, a row a
+ * message, and merged such that the order does not matter: of the times of
+ * delivery the latest, and of all else what stands highest, then what is
+ * latest.  What the status becomes is not stored; the view postmark_outcomes
+ * says it.
+ *
+ * The same for addresses: the latest news counts, and stays when it is that an
+ * address is suppressed no more, so that an old event cannot bring it back.
+ *
+ * src/feedback/feedback_store.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "feedback/event.h"
+#include "feedback/feedback_store.h"
+#include "settings/connector.h"
+#include "settings/recipient_policy.h"
+
+/* Addresses of a connector that Postmark is still to be asked about, at most */
+#define INQUIRIES_MAX 1000
+
+/* A message, wherever it is, that may have been mailed */
+static PmStatement find_message = {
+	"SELECT email FROM @.postmark_history WHERE id" PM_EQ "$1"
+	" AND created_at" PM_EQ "$2 AND connector" PM_EQ "$3"
+	" AND status" PM_NE "'cancelled' AND status" PM_NE "'suppressed'"
+	" UNION ALL SELECT email FROM @.postmark_deferred WHERE id" PM_EQ "$1"
+	" AND created_at" PM_EQ "$2 AND connector" PM_EQ "$3"
+	" UNION ALL SELECT email FROM @.postmark_queue"
+	" WHERE lane" PM_EQ "ANY ($4) AND id" PM_EQ "$1"
+	" AND created_at" PM_EQ "$2 AND connector" PM_EQ "$3",
+	4, {INT8OID, TIMESTAMPTZOID, TEXTOID, INT4ARRAYOID}
+};
+
+#define NEWER \
+	"ROW(EXCLUDED.standing, EXCLUDED.event_at, EXCLUDED.feedback)" PM_GT \
+	"ROW(f.standing, f.event_at, f.feedback)"
+#define LATER \
+	"GREATEST(f.delivered_at, EXCLUDED.delivered_at)"
+
+static PmStatement put_feedback = {
+	"INSERT INTO @.postmark_feedback AS f"
+	" (id, created_at, delivered_at, standing, event_at, feedback)"
+	" VALUES ($1, $2, $3, $4, $5, $6)"
+	" ON CONFLICT (id, created_at) DO UPDATE SET"
+	" delivered_at = " LATER ","
+	" standing = CASE WHEN " NEWER " THEN EXCLUDED.standing ELSE f.standing END,"
+	" event_at = CASE WHEN " NEWER " THEN EXCLUDED.event_at ELSE f.event_at END,"
+	" feedback = CASE WHEN " NEWER " THEN EXCLUDED.feedback ELSE f.feedback END"
+	" WHERE " NEWER " OR f.delivered_at IS NULL AND EXCLUDED.delivered_at IS NOT NULL"
+	" OR EXCLUDED.delivered_at" PM_GT "f.delivered_at",
+	6, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID, TEXTOID}
+};
+
+static PmStatement put_suppression = {
+	"INSERT INTO @.postmark_suppressed AS s"
+	" (connector, message_stream, address, email, reason, origin, since, lifted)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+	" ON CONFLICT (connector, message_stream, address) DO UPDATE SET"
+	" email = EXCLUDED.email, reason = EXCLUDED.reason,"
+	" origin = EXCLUDED.origin, since = EXCLUDED.since,"
+	" lifted = EXCLUDED.lifted"
+	" WHERE ROW(EXCLUDED.since, s.lifted)" PM_GT "ROW(s.since, EXCLUDED.lifted)",
+	8, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
+	BOOLOID}
+};
+
+static PmStatement put_inquiry = {
+	"INSERT INTO @.postmark_inquiries (connector, message_stream, address, noted_at)"
+	" SELECT $1, $2, $3, pg_catalog.clock_timestamp()"
+	" WHERE (SELECT pg_catalog.count(*) FROM (SELECT 1"
+	" FROM @.postmark_inquiries WHERE connector" PM_EQ "$1 LIMIT $4) AS i)" PM_LT "$4"
+	" ON CONFLICT DO NOTHING",
+	4, {TEXTOID, TEXTOID, TEXTOID, INT8OID}
+};
+
+/* The stream that an event is about; one that says none means ours. */
+static Datum
+stream_of(const PmConnector *connector, const PmEvent *event)
+{
+	return CStringGetTextDatum(event->message_stream ? event->message_stream
+							   : connector->message_stream);
+}
+
+/*
+ * Whether an event is about a message of this connector, mailed to the address
+ * that it names.  As all functions here: in the caller's transaction, whatever
+ * its isolation level and search_path, with SPI and the owner's rights.
+ */
+bool
+pm_feedback_is_ours(const PmConnector *connector, const PmEvent *event)
+{
+	Datum		lanes[PM_PRIORITIES];
+	Datum		values[4];
+	uint64		i;
+
+	if (event->id == 0)
+		return false;
+	for (i = 0; i < PM_PRIORITIES; i++)
+		lanes[i] = Int32GetDatum(PM_LANE(connector->number, (int) i));
+	values[0] = Int64GetDatum(event->id);
+	values[1] = TimestampTzGetDatum(event->created_at);
+	values[2] = CStringGetTextDatum(connector->name);
+	values[3] = PointerGetDatum(construct_array(lanes, PM_PRIORITIES, INT4OID,
+												sizeof(int32), true,
+												TYPALIGN_INT));
+	pm_execute_now(&find_message, values, true);
+	for (i = 0; i < SPI_processed; i++)
+	{
+		char	   *address = SPI_getvalue(SPI_tuptable->vals[i],
+										   SPI_tuptable->tupdesc, 1);
+
+		if (address == NULL)
+			continue;
+		pm_fold_address(address);
+		if (strcmp(address, event->address) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Store what an event says of its message, which must be ours. */
+void
+pm_feedback_put(const PmEvent *event)
+{
+	Datum		values[6];
+	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
+	bool		news = event->standing > PM_STANDING_NONE;
+
+	if (!news && !event->delivered)
+		return;
+	values[0] = Int64GetDatum(event->id);
+	values[1] = TimestampTzGetDatum(event->created_at);
+	values[2] = TimestampTzGetDatum(event->at);
+	nulls[2] = event->delivered ? ' ' : 'n';
+	values[3] = Int16GetDatum(event->standing);
+	values[4] = TimestampTzGetDatum(news ? event->at : DT_NOBEGIN);
+	values[5] = CStringGetTextDatum(news ? event->feedback : "");
+	pm_execute(&put_feedback, values, nulls, 0);
+}
+
+/*
+ * Store what an event says of an address, unless something newer is known.
+ * Whoever calls this trusts the event.
+ */
+void
+pm_suppression_put(const PmConnector *connector, const PmEvent *event)
+{
+	Datum		values[8];
+	char		nulls[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
+
+	if (event->suppressing == PM_SUPPRESS_UNCHANGED)
+		return;
+	values[0] = CStringGetTextDatum(connector->name);
+	values[1] = stream_of(connector, event);
+	values[2] = CStringGetTextDatum(event->address);
+	values[3] = CStringGetTextDatum(event->email);
+	values[4] = event->reason ? CStringGetTextDatum(event->reason) : (Datum) 0;
+	nulls[4] = event->reason ? ' ' : 'n';
+	values[5] = event->origin ? CStringGetTextDatum(event->origin) : (Datum) 0;
+	nulls[5] = event->origin ? ' ' : 'n';
+	values[6] = TimestampTzGetDatum(event->at);
+	values[7] = BoolGetDatum(event->suppressing == PM_SUPPRESS_LIFTED);
+	pm_execute(&put_suppression, values, nulls, 0);
+}
+
+/*
+ * Have the worker ask Postmark about the address of an event that is not
+ * trusted.  Where it has many to ask about already, nothing happens.
+ */
+void
+pm_inquiry_put(const PmConnector *connector, const PmEvent *event)
+{
+	Datum		values[4];
+
+	if (event->suppressing == PM_SUPPRESS_UNCHANGED)
+		return;
+	values[0] = CStringGetTextDatum(connector->name);
+	values[1] = stream_of(connector, event);
+	values[2] = CStringGetTextDatum(event->address);
+	values[3] = Int64GetDatum(INQUIRIES_MAX);
+	pm_execute(&put_inquiry, values, NULL, 0);
+}

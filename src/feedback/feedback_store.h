@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * feedback_store.h
+ *		The tables of what became of messages and addresses.
+ *
+ * src/feedback/feedback_store.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_FEEDBACK_STORE_H
+#define PM_FEEDBACK_STORE_H
+
+#include "feedback/event.h"
+#include "settings/connector.h"
+
+extern bool pm_feedback_is_ours(const PmConnector *connector,
+								const PmEvent *event);
+extern void pm_feedback_put(const PmEvent *event);
+extern void pm_suppression_put(const PmConnector *connector,
+							   const PmEvent *event);
+extern void pm_inquiry_put(const PmConnector *connector, const PmEvent *event);
+
+#endif							/* PM_FEEDBACK_STORE_H */

@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * webhook.c
+ *		postmark_webhook: an event that Postmark posted to the application.
+ *
+ * Whoever may call this need not be trusted: without the connector's secret
+ * nothing is looked at, and what an event can change is bounded by the message
+ * that it names, by its address, and by what Postmark says when asked.  The
+ * caller learns whether the kind of event concerns us, and nothing else.
+ *
+ * src/feedback/webhook.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "base/args.h"
+#include "base/catalog.h"
+#include "base/errors.h"
+#include "feedback/event.h"
+#include "feedback/feedback_store.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
+#include "settings/webhook_secret.h"
+#include "shared/wake.h"
+#include "shared/wakeup.h"
+
+PG_FUNCTION_INFO_V1(postmark_webhook);
+
+/* Take an event that concerns us. */
+static void
+take_event(const PmConnector *connector, const PmEvent *event)
+{
+	if (pm_feedback_is_ours(connector, event))
+	{
+		pm_feedback_put(event);
+		pm_suppression_put(connector, event);
+	}
+	else if (event->id == 0 && event->suppressing != PM_SUPPRESS_UNCHANGED)
+	{
+		pm_inquiry_put(connector, event);
+		pm_note(PM_WAKE_FEEDBACK);
+	}
+}
+
+/*
+ * postmark_webhook(event jsonb, secret text, connector text) returns boolean
+ *
+ * 28000 for a secret that is missing or wrong, whatever else is; PM003 for what
+ * is no event.
+ */
+Datum
+postmark_webhook(PG_FUNCTION_ARGS)
+{
+	PmOwnerScope scope;
+	PmEvent		event;
+	Jsonb	   *json;
+	char	   *secret;
+	char	   *name;
+	bool		known;
+	bool		concerns_us;
+
+	PM_HIDE_STATEMENT();
+
+	PreventCommandIfReadOnly("postmark_webhook()");
+	json = pm_jsonb_arg(fcinfo, 0);
+	secret = pm_text_arg(fcinfo, 1);
+	name = pm_text_arg(fcinfo, 2);
+
+	pm_connect_owner(&scope);
+	known = pm_webhook_secret_is(name, secret);
+	pm_disconnect_owner(&scope);
+	if (!known)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("the secret of the webhook is missing or wrong"),
+				 errhint("It is the key \"webhookSecret\" of the connector's configuration."),
+				 errhidestmt(true)));
+	if (json == NULL)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("event must not be null"),
+				 errhidestmt(true)));
+
+	concerns_us = pm_event_read(json, &event);
+	if (concerns_us)
+	{
+		const PmConnector *connector = pm_connector(name, false);
+
+		pm_connect_owner(&scope);
+		take_event(connector, &event);
+		pm_disconnect_owner(&scope);
+	}
+
+	PM_SHOW_STATEMENT();
+	PG_RETURN_BOOL(concerns_us);
+}
