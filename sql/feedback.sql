@@ -171,3 +171,52 @@ SELECT test.attempt($$SELECT postmark_webhook('{"RecordType": "Delivery"}', '012
 BEGIN READ ONLY;
 SELECT postmark_webhook('{"RecordType": "Open"}', '0123456789abcdef-one');
 ROLLBACK;
+
+--
+-- Nothing is sent to an address that is suppressed
+--
+CREATE FUNCTION test.requests() RETURNS bigint LANGUAGE sql AS $$
+	SELECT sum(value::bigint) FROM jsonb_each_text(test.sandbox('GET', 'counts') -> 'requests') WHERE key ~ '^/email'
+$$;
+SELECT test.requests() AS before \gset
+SELECT test.attempt($$SELECT postmark_send('BOB@example.com', 'Register', '493021')$$);
+SELECT count(postmark_enqueue(who, 'Register', '493021')) FROM unnest('{Bob@Example.com,carl@example.com}'::text[]) who;
+SELECT postmark_enqueue('bob@example.com', 'Register', '493021', send_after => clock_timestamp() + interval '1 ms') AS later \gset
+SELECT postmark_wait(:later);
+SELECT postmark_flush();
+SELECT email, status, last_error, template_alias, message_id IS NULL AS unsent FROM postmark_messages
+WHERE id > (SELECT max(id) FROM postmark_messages WHERE email ~ '^hal') ORDER BY id;
+SELECT test.requests() - :before AS requests;
+-- the news of the same connector about messages that were not sent is no news
+SELECT test.post(jsonb_set(e, '{Metadata,postmark_id}', to_jsonb(m.id || '-' || (extract(epoch FROM m.created_at) * 1000000)::bigint - 946684800000000)))
+FROM postmark_messages m, test.event('Delivery', 'ann@example.com', '2026-03-02+00', '{"Recipient": "bob@example.com"}') e
+WHERE m.email = 'bob@example.com' AND m.status = 'suppressed';
+SELECT DISTINCT status FROM postmark_messages WHERE lower(email) ~ '^bob' ORDER BY 1;
+-- one connector's addresses are not another's, nor one stream's another's
+SELECT postmark_enqueue('bob@example.com', 'Register', '493021', connector => 'other') IS NOT NULL;
+SELECT postmark_flush();
+SELECT status FROM postmark_messages WHERE connector = 'other';
+SELECT postmark_configure(test.config('{"messageStream": "other"}'));
+SELECT test.attempt($$SELECT postmark_send('bob@example.com', 'Register', '493021')$$) ~ 'Postmark does not deliver' AS refused_here;
+SELECT postmark_configure(test.config());
+-- no longer suppressed; an old event does not bring it back
+SELECT test.post(test.event('SubscriptionChange', 'gus@example.com', '2026-03-03+00', '{"SuppressSending": true}'));
+SELECT test.attempt($$SELECT postmark_send('gus@example.com', 'Register', '493021')$$);
+SELECT test.post(test.event('SubscriptionChange', 'gus@example.com', '2026-03-04+00', '{"SuppressSending": false}'));
+SELECT test.post(test.event('SubscriptionChange', 'gus@example.com', '2026-03-03+00', '{"SuppressSending": true}'));
+SELECT postmark_send('gus@example.com', 'Register', '493021') IS NOT NULL;
+-- works in a read-only transaction
+BEGIN READ ONLY;
+SELECT test.attempt($$SELECT postmark_send('bob@example.com', 'Register', '493021')$$);
+ROLLBACK;
+-- what Postmark itself refuses is known from then on
+SELECT test.sandbox('POST', 'config', '{"inactive_recipients": ["kim@example.com"]}') IS NOT NULL;
+SELECT postmark_enqueue('Kim@example.com', 'Register', '493021') IS NOT NULL;
+SELECT postmark_flush();
+SELECT email, status, error_code FROM postmark_messages WHERE email ~* '^kim';
+SELECT email, reason, origin FROM postmark_suppressions WHERE email ~* '^kim';
+SELECT test.requests() AS before \gset
+SELECT postmark_enqueue('kim@example.com', 'Register', '493021') IS NOT NULL;
+SELECT postmark_flush();
+SELECT email, status, error_code FROM postmark_messages WHERE email ~ '^kim';
+SELECT test.requests() - :before AS requests;

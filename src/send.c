@@ -26,6 +26,7 @@
 
 #include "base/args.h"
 #include "base/errors.h"
+#include "feedback/suppression.h"
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
@@ -81,12 +82,21 @@ send_message(const PmConnector *connector, const char *email,
 	const PmTemplate *template;
 	PmApiMessage message = {0};
 	StringInfoData body;
+	char	   *suppressed;
 	char	   *token;
 	PmHttpRequest *request;
 	PmHttpResult result;
 	PmVerdict	verdict;
 
 	template = pm_require_template(connector, usage_type, locale);
+	suppressed = pm_suppressed(connector, email);
+	if (suppressed)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_SUPPRESSED),
+				 errmsg("Postmark does not deliver to this address"),
+				 errdetail_internal("%s", suppressed),
+				 errhint("See postmark_suppressions; postmark_unsuppress asks Postmark to deliver to it again."),
+				 errhidestmt(true)));
 	token = pm_connector_token(connector, false);
 
 	message.to = email;

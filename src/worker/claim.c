@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "feedback/suppression.h"
 #include "queue/batch.h"
 #include "queue/queue.h"
 #include "settings/connector.h"
@@ -60,7 +61,8 @@ set_aside(PmBatch *batch, int i, PmBatch *aside)
 
 /*
  * Of the messages read from "first" on, keep those that are to be sent now:
- * not in flight, not locked by somebody, not expired, with a template.
+ * not in flight, not locked by somebody, not expired, with a template, to an
+ * address that is not suppressed.
  */
 static void
 sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
@@ -121,6 +123,18 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 		m->template_alias = MemoryContextStrdup(batch->context,
 												template->alias);
 		batch->messages[kept++] = *m;
+	}
+	batch->nmessages = kept;
+
+	if (pm_suppressed_messages(channel->connector, batch, first) == 0)
+		return;
+	kept = first;
+	for (i = first; i < batch->nmessages; i++)
+	{
+		if (batch->messages[i].disposal == PM_FINISH)
+			set_aside(batch, i, aside);
+		else
+			batch->messages[kept++] = batch->messages[i];
 	}
 	batch->nmessages = kept;
 }

@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "feedback/suppression.h"
 #include "queue/batch.h"
 #include "queue/queue.h"
 #include "shared/transaction.h"
@@ -76,6 +77,11 @@ store(PmJob *job, TimestampTz now, bool careful)
 	{
 		/* Somebody else settled it */
 		pm_batch_dispose(job->batch, PM_STORED);
+	}
+	else if (!careful && job->channel->connector)
+	{
+		/* No more than a help: without it Postmark refuses the next one, too */
+		pm_suppressions_learn(job->channel->connector, job->batch);
 	}
 }
 
