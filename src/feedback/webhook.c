@@ -28,7 +28,7 @@
 #include "shared/wake.h"
 #include "shared/wakeup.h"
 
-PG_FUNCTION_INFO_V1(postmark_webhook);
+PM_HIDDEN_FUNCTION(postmark_webhook);
 
 /* Take an event that concerns us. */
 static void
@@ -52,8 +52,8 @@ take_event(const PmConnector *connector, const PmEvent *event)
  * 28000 for a secret that is missing or wrong, whatever else is; PM003 for what
  * is no event.
  */
-Datum
-postmark_webhook(PG_FUNCTION_ARGS)
+static Datum
+postmark_webhook_hidden(PG_FUNCTION_ARGS)
 {
 	PmOwnerScope scope;
 	PmEvent		event;
@@ -62,8 +62,6 @@ postmark_webhook(PG_FUNCTION_ARGS)
 	char	   *name;
 	bool		known;
 	bool		concerns_us;
-
-	PM_HIDE_STATEMENT();
 
 	PreventCommandIfReadOnly("postmark_webhook()");
 	json = pm_jsonb_arg(fcinfo, 0);
@@ -95,6 +93,5 @@ postmark_webhook(PG_FUNCTION_ARGS)
 		pm_disconnect_owner(&scope);
 	}
 
-	PM_SHOW_STATEMENT();
 	PG_RETURN_BOOL(concerns_us);
 }
