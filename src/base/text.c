@@ -39,7 +39,8 @@
 #define TEMPLATE_ALIAS_MAX 255
 
 /* What a byte may be part of: bits of char_class[] */
-#define ATEXT 1					/* an atom of RFC 5322 3.2.3 */
+#define ATEXT 1					/* an atom of RFC 5322 3.2.3, but for "?",
+								 * which Postmark takes in no address */
 #define LDH 2					/* letter, digit, hyphen: RFC 5890 2.3.1 */
 
 /* Bytes from 0x80 on are neither, and are left to be zero. */
@@ -50,7 +51,7 @@ static const uint8 char_class[256] = {
 	/* space ! " # $ % & ' ( ) * + , - . / */
 	0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 3, 0, 1,
 	/* 0 to 9 : ; < = > ? */
-	3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 0, 0, 1, 0, 1,
+	3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 0, 0, 1, 0, 0,
 	/* @ A to O */
 	0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
 	/* P to Z [ \ ] ^ _ */
@@ -68,7 +69,7 @@ static const uint8 char_class[256] = {
 	(((c) >= 'a' && (c) <= 'z') || ((c) >= 'A' && (c) <= 'Z'))
 #define IS_CONTROL(c) ((unsigned char) (c) < 0x20 || (c) == 0x7f)
 
-static const char *bad_byte_problem(unsigned char c, bool in_domain,
+static const char *bad_byte_problem(const char *at, bool in_domain,
 									const char **hint);
 
 /*
@@ -109,7 +110,7 @@ pm_address_problem(const char *address, const char **hint)
 	if (*p == '\0')
 		return "The address has no \"@\".";
 	if (*p != '@' && *p != '.')
-		return bad_byte_problem((unsigned char) *p, false, hint);
+		return bad_byte_problem(p, false, hint);
 	if (p == address && *p == '@')
 		return "The address has nothing before the \"@\".";
 	if (p == start)
@@ -127,7 +128,7 @@ pm_address_problem(const char *address, const char **hint)
 		while (IS_LDH(*p))
 			p++;
 		if (*p != '\0' && *p != '.')
-			return bad_byte_problem((unsigned char) *p, true, hint);
+			return bad_byte_problem(p, true, hint);
 		if (p == start)
 			return "The domain begins or ends with a dot, or has two dots in a row.";
 		if (*start == '-' || p[-1] == '-')
@@ -157,12 +158,41 @@ pm_address_problem(const char *address, const char **hint)
 }
 
 /*
- * Say what is wrong with a byte at which an address cannot go on.  c is not
+ * Does the text begin with a character that nobody sees?  It comes in where an
+ * address is copied from a page: zero-width space and its like, byte order
+ * mark, no-break space, soft hyphen.
+ */
+static bool
+is_invisible(const char *text)
+{
+	static const char *const invisible[] = {
+		"\xE2\x80\x8B", "\xE2\x80\x8C", "\xE2\x80\x8D", "\xE2\x80\x8E",
+		"\xE2\x80\x8F", "\xE2\x81\xA0", "\xEF\xBB\xBF", "\xC2\xA0", "\xC2\xAD"
+	};
+	int			i;
+
+	if (GetDatabaseEncoding() != PG_UTF8)
+		return false;
+	for (i = 0; i < lengthof(invisible); i++)
+		if (strncmp(text, invisible[i], strlen(invisible[i])) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Say what is wrong with a byte at which an address cannot go on.  It is not
  * NUL and, before the "@", neither "@" nor a dot.
  */
 static const char *
-bad_byte_problem(unsigned char c, bool in_domain, const char **hint)
+bad_byte_problem(const char *at, bool in_domain, const char **hint)
 {
+	unsigned char c = (unsigned char) *at;
+
+	if (is_invisible(at))
+	{
+		*hint = "It may have come in by copying; type the address anew.";
+		return "The address has a character that cannot be seen.";
+	}
 	if (IS_HIGHBIT_SET(c))
 	{
 		if (!in_domain)
@@ -172,6 +202,12 @@ bad_byte_problem(unsigned char c, bool in_domain, const char **hint)
 	}
 	if (c == '\r' || c == '\n')
 		return "The address has a line break.";
+	if (c == '<' || c == '>' ||
+		((c == ' ' || c == '"') && strchr(at, '<') != NULL))
+	{
+		*hint = "Give the address alone, without a name and angle brackets.";
+		return "The address has an angle bracket.";
+	}
 	if (c == ' ' || c == '\t')
 	{
 		*hint = "Spaces are not trimmed, neither before nor after the address.";
@@ -186,15 +222,11 @@ bad_byte_problem(unsigned char c, bool in_domain, const char **hint)
 		*hint = "A list is not accepted, only one address.";
 		return "The address has a comma or a semicolon.";
 	}
-	if (c == '<' || c == '>')
-	{
-		*hint = "Give the address alone, without a name and angle brackets.";
-		return "The address has an angle bracket.";
-	}
 	if (in_domain && c == '[')
 		return "The domain is an address literal.";
 	if (in_domain)
 		return "The domain has a character other than letters, digits, hyphens and dots.";
+	*hint = "Postmark takes letters, digits, dots and !#$%&'*+-/=^_`{|}~ there.";
 	return "The part before the \"@\" has a character that is not allowed there.";
 }
 
@@ -279,6 +311,73 @@ pm_mailbox_problem(const char *mailbox, const char **hint)
 	pfree(address);
 
 	return problem;
+}
+
+/*
+ * Is this name a phrase of RFC 5322 as it stands: atoms and quoted strings with
+ * spaces between them?  Non-ASCII letters belong to atoms (RFC 6532).  A dot
+ * does not: in a name it is to be quoted.
+ */
+static bool
+is_phrase(const char *name, const char *end)
+{
+	while (name < end)
+	{
+		if (*name != '"')
+		{
+			if (!IS_ATEXT(*name) && !IS_HIGHBIT_SET(*name) && *name != ' ' &&
+				*name != '?')
+				return false;
+			name++;
+			continue;
+		}
+		for (name++; name < end && *name != '"'; name++)
+			if (*name == '\\')
+				name++;
+		if (name >= end)
+			return false;
+		name++;
+		if (name < end && *name != ' ')
+			return false;
+	}
+	return true;
+}
+
+/*
+ * pm_mailbox_quoted
+ *		A sender as it is written into a mail: its name quoted where it needs
+ *		to be.
+ *
+ * mailbox is one that pm_mailbox_problem finds nothing wrong with.  Returns it
+ * unchanged, or a palloc'd text.
+ */
+char *
+pm_mailbox_quoted(char *mailbox)
+{
+	const char *open = strchr(mailbox, '<');
+	const char *end = open;
+	const char *c = mailbox;
+	StringInfoData quoted;
+
+	if (open == NULL)
+		return mailbox;
+	while (*c == ' ')
+		c++;
+	while (end > c && end[-1] == ' ')
+		end--;
+	if (is_phrase(c, end))
+		return mailbox;
+
+	initStringInfo(&quoted);
+	appendStringInfoChar(&quoted, '"');
+	for (; c < end; c++)
+	{
+		if (*c == '"' || *c == '\\')
+			appendStringInfoChar(&quoted, '\\');
+		appendStringInfoChar(&quoted, *c);
+	}
+	appendStringInfo(&quoted, "\" %s", open);
+	return quoted.data;
 }
 
 /*

@@ -163,6 +163,7 @@ pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
 	problem = pm_mailbox_problem(connector->from_email, &hint);
 	if (problem)
 		return pm_fault(f, hint, "\"fromEmail\" is invalid. %s", problem);
+	connector->from_email = pm_mailbox_quoted(connector->from_email);
 
 	if (!pm_get_string(object, "", "replyTo", &connector->reply_to, f))
 		return false;
@@ -171,6 +172,8 @@ pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
 		pm_mailbox_problem(connector->reply_to, &hint) : NULL;
 	if (problem)
 		return pm_fault(f, hint, "\"replyTo\" is invalid. %s", problem);
+	if (connector->reply_to)
+		connector->reply_to = pm_mailbox_quoted(connector->reply_to);
 
 	connector->message_stream = pstrdup(DEFAULT_STREAM);
 	if (!pm_get_string(object, "", "messageStream", &connector->message_stream, f))

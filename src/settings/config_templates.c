@@ -128,6 +128,7 @@ static bool
 check_required(const PmConnector *connector, PmFault *f)
 {
 	StringInfoData missing;
+	const char *misspelt = NULL;
 	int			i;
 	int			j;
 
@@ -137,15 +138,22 @@ check_required(const PmConnector *connector, PmFault *f)
 		if (!pm_usage_types[i].required)
 			continue;
 		for (j = 0; j < connector->ntemplates; j++)
-			if (strcmp(connector->templates[j].usage_type,
-					   pm_usage_types[i].name) == 0)
+		{
+			const char *given = connector->templates[j].usage_type;
+
+			if (strcmp(given, pm_usage_types[i].name) == 0)
 				break;
+			if (pg_strcasecmp(given, pm_usage_types[i].name) == 0)
+				misspelt = pm_usage_types[i].name;
+		}
 		if (j == connector->ntemplates)
 			appendStringInfo(&missing, "%s%s", missing.len ? ", " : "",
 							 pm_usage_types[i].name);
 	}
 	if (missing.len > 0)
-		return pm_fault(f, "Add them to \"templates\".",
+		return pm_fault(f,
+						misspelt ? psprintf("Letter case matters: write \"%s\".", misspelt) :
+						"Add them to \"templates\".",
 						"Templates are missing for these usage types: %s.",
 						missing.data);
 	return true;

@@ -79,9 +79,9 @@ typedef struct PmConnector
 	int			number;			/* 0 if not stored */
 	char	   *invalid;		/* stored, but unusable: why; else NULL.  Then
 								 * only name, number and paused count. */
-	char	   *from_email;
+	char	   *from_email;		/* as it is sent: a name is quoted if need be */
 	char	   *message_stream;
-	char	   *reply_to;		/* NULL if none */
+	char	   *reply_to;		/* the same; NULL if none */
 	char	   *tag;			/* NULL if none */
 	bool		track_opens;
 	char	   *track_links;

@@ -50,7 +50,7 @@ is_address(const char *text)
 	if (strlen(text) > 254 || at == NULL)
 		return false;
 	*at = '\0';
-	if (strlen(copy) > 64 || !is_dotted(copy, "!#$%&'*+-/=?^_`{|}~") ||
+	if (strlen(copy) > 64 || !is_dotted(copy, "!#$%&'*+-/=^_`{|}~") ||
 		!is_dotted(at + 1, "-") || strchr(at + 1, '.') == NULL)
 		return false;
 

@@ -1,10 +1,16 @@
 """The syntax of addresses, as far as Postmark looks at it."""
 import re
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+# Postmark's own pattern has no "?" in it
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+{_LABEL}")
 _MAILBOX = re.compile(r"\s*(?P<name>.*?)\s*<(?P<address>[^<>]*)>\s*", re.DOTALL)
+
+
+# A name that needs no quotes, or has them: Postmark takes punctuation for the
+# end of an address otherwise
+_PHRASE = re.compile(r'(?:[^\x00-\x1f\x7f()<>\[\]:;@\\,."]|"(?:[^"\\]|\\.)*")*')
 
 
 def is_address(text):
@@ -23,16 +29,20 @@ def parse_mailbox(text):
         return "", text
     match = _MAILBOX.fullmatch(text)
     name, address = (match["name"], match["address"]) if match else ("", text.strip())
-    if not is_address(address) or any(c in name for c in "\r\n\0"):
+    if not is_address(address) or not _PHRASE.fullmatch(name):
         raise ValueError(text)
-    return name.strip('"'), address
+    return re.sub(r'"((?:[^"\\]|\\.)*)"', lambda quoted: re.sub(r"\\(.)", r"\1", quoted[1]), name), address
 
 
 def split_list(text):
     """Split a list at its commas, except those in quotes or in <>."""
-    parts, start, quoted, angled = [], 0, False, False
+    parts, start, quoted, angled, escaped = [], 0, False, False, False
     for position, char in enumerate(text):
-        if char == '"':
+        if escaped:
+            escaped = False
+        elif char == "\\" and quoted:
+            escaped = True
+        elif char == '"':
             quoted = not quoted
         elif char == "<":
             angled = True
