@@ -45,17 +45,16 @@ PG_FUNCTION_INFO_V1(postmark_pause);
 PG_FUNCTION_INFO_V1(postmark_resume);
 PG_FUNCTION_INFO_V1(postmark_remove);
 
-/* Values go in as arguments only, so no error shows them as part of the SQL. */
+/*
+ * Whoever changes a connector takes this lock first, and so nobody else is at it
+ * and no two can wait for each other: the server's report of that would show
+ * their statements, with a token in one of them.
+ */
 static PmStatement lock_settings = {
 	"LOCK TABLE @.postmark_settings IN SHARE ROW EXCLUSIVE MODE",
 };
 
-static PmStatement hold_settings = {
-	"SELECT 1 FROM @.postmark_settings"
-	" WHERE connector" PM_EQ "$1 FOR KEY SHARE",
-	1, {TEXTOID}
-};
-
+/* Values go in as arguments only, so no error shows them as part of the SQL. */
 static PmStatement put_settings = {
 	"INSERT INTO @.postmark_settings (connector, number, config, configured_at)"
 	" VALUES ($1, $2, $3, pg_catalog.clock_timestamp())"
@@ -89,6 +88,11 @@ static PmStatement delete_settings = {
 
 static PmStatement delete_secrets = {
 	"DELETE FROM @.postmark_secrets WHERE connector" PM_EQ "$1",
+	1, {TEXTOID}
+};
+
+static PmStatement find_trouble = {
+	"SELECT 1 FROM @.postmark_trouble WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 
@@ -330,7 +334,6 @@ static Datum
 postmark_set_token_hidden(PG_FUNCTION_ARGS)
 {
 	PmOwnerScope scope;
-	Datum		values[1];
 	const char *problem;
 	char	   *token;
 	char	   *name;
@@ -348,11 +351,8 @@ postmark_set_token_hidden(PG_FUNCTION_ARGS)
 
 	pm_connect_owner(&scope);
 
-	/* The lock keeps postmark_remove from leaving the token behind. */
-	values[0] = CStringGetTextDatum(name);
-	pm_execute(&hold_settings, values, NULL, 0);
-	if (SPI_processed == 0)
-		pm_raise_not_configured(name);
+	pm_execute(&lock_settings, NULL, NULL, 0);
+	(void) require_number(name);
 	store_token(name, token);
 	pm_disconnect_owner(&scope);
 
@@ -414,11 +414,12 @@ postmark_pause(PG_FUNCTION_ARGS)
 	if (paused)
 		ereport(NOTICE,
 				(errmsg("connector \"%s\" is paused already", name)));
-	ereport(NOTICE,
-			(errmsg_plural("%lld message of connector \"%s\" expires within ten minutes",
-						   "%lld messages of connector \"%s\" expire within ten minutes",
-						   (unsigned long) expiring,
-						   (long long) expiring, name)));
+	if (expiring > 0)
+		ereport(NOTICE,
+				(errmsg_plural("%lld message of connector \"%s\" expires within ten minutes",
+							   "%lld messages of connector \"%s\" expire within ten minutes",
+							   (unsigned long) expiring,
+							   (long long) expiring, name)));
 	PG_RETURN_VOID();
 }
 
@@ -436,17 +437,18 @@ postmark_resume(PG_FUNCTION_ARGS)
 	char	   *name = get_connector_arg(fcinfo, 0);
 	int			number;
 	bool		paused;
+	bool		troubled;
 	bool		copied;
 
 	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
 	number = require_number(name);
 	paused = pm_connector_by_number(number)->paused;
+	values[0] = CStringGetTextDatum(name);
 	if (paused)
-	{
-		values[0] = CStringGetTextDatum(name);
 		pm_execute(&set_resumed, values, NULL, 0);
-	}
+	pm_execute_now(&find_trouble, values, true);
+	troubled = SPI_processed > 0;
 
 	values[0] = ObjectIdGetDatum(MyDatabaseId);
 	pm_execute(&set_database, values, NULL, 0);
@@ -457,6 +459,10 @@ postmark_resume(PG_FUNCTION_ARGS)
 	if (copied)
 		ereport(NOTICE,
 				(errmsg("this copy of a database sends its messages from now on")));
+	else if (!paused && troubled)
+		ereport(NOTICE,
+				(errmsg("connector \"%s\" was not paused; it is tried again at once",
+						name)));
 	else if (!paused)
 		ereport(NOTICE,
 				(errmsg("connector \"%s\" is not paused", name)));
