@@ -81,7 +81,7 @@ SELECT email, usage_type, locale, length(code) FROM postmark_queue;
 ROLLBACK;
 SELECT * FROM test.attempt($$INSERT INTO test.signup VALUES ('not an address', 'de')$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_code_trigger()$$);
-CREATE TRIGGER bad BEFORE INSERT ON test.signup FOR EACH ROW
+CREATE TRIGGER bad AFTER INSERT ON test.signup FOR EACH ROW
 	EXECUTE FUNCTION postmark_issue_code_trigger('email', 'Register', 'code=lang');
 SELECT * FROM test.attempt($$INSERT INTO test.signup VALUES ('a@t.example', 'de')$$);
 

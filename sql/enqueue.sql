@@ -72,7 +72,7 @@ SELECT * FROM test.to(repeat('a', 65) || '@example.com');
 SELECT * FROM test.to('a@' || repeat('b', 64) || '.com');
 SELECT * FROM test.to('a@' || repeat(repeat('b', 49) || '.', 5) || 'com');
 -- good ones, up to the limits
-SELECT * FROM test.to('Ann.O''Neil+tag=1!#$%&*/?^_`{|}~-@Sub-1.example.com');
+SELECT * FROM test.to('Ann.O''Neil+tag=1!#$%&*/^_`{|}~-@Sub-1.example.com');
 SELECT * FROM test.to(repeat('a', 64) || '@example.com');
 SELECT * FROM test.to('a@' || repeat('b', 63) || '.com');
 SELECT * FROM test.to('a@' || repeat(repeat('b', 49) || '.', 5) || 'co');
@@ -137,14 +137,14 @@ DELETE FROM postmark_queue;
 SELECT postmark_enqueue('with-code@example.com', 'Register', '493021') IS NOT NULL;
 SELECT postmark_enqueue('without@example.com', 'Register') IS NOT NULL;
 SELECT postmark_enqueue('template@example.com', 'SignIn', '493021') IS NOT NULL;
-SELECT postmark_enqueue('month@example.com', 'SignIn', '493021', expires_in => '1 month') IS NOT NULL;
+SELECT postmark_enqueue('month@example.com', 'SignIn', '493021', expires_in => '30 days') IS NOT NULL;
 SELECT postmark_enqueue('past@example.com', 'Register', '493021', send_after => '2001-01-01', expires_in => '1 hour') IS NOT NULL;
 SELECT postmark_enqueue('later@example.com', 'Register', '493021', send_after => now() + interval '1 hour') IS NOT NULL;
 SELECT postmark_enqueue('later-1m@example.com', 'Register', '493021', send_after => now() + interval '1 hour', expires_in => '1 min') IS NOT NULL;
 SELECT email, status, date_trunc('minute', expires_at - created_at + interval '1 s') AS lives,
 	date_trunc('minute', due_at - created_at + interval '1 s') AS waits
 FROM postmark_messages WHERE email <> 'month@example.com' ORDER BY id;
-SELECT expires_at - created_at BETWEEN interval '27 days' AND interval '32 days' FROM postmark_messages WHERE email = 'month@example.com';
+SELECT expires_at - created_at BETWEEN interval '29 days 22 hours' AND interval '30 days 2 hours' FROM postmark_messages WHERE email = 'month@example.com';
 
 --
 -- INSERT
@@ -184,7 +184,7 @@ DELETE FROM postmark_queue;
 -- COPY
 COPY postmark_queue (email, usage_type, code, payload, expires_at) FROM stdin;
 ann@example.com	Register	493021	{"a": 1}	\N
-ben@example.com	SignIn	493022	\N	2100-01-01
+ben@example.com	SignIn	493022	\N	tomorrow
 \.
 COPY postmark_queue (id, created_at, email, usage_type, code) FROM stdin;
 1	2001-01-01	cid@example.com	Register	493021

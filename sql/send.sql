@@ -43,7 +43,7 @@ SELECT * FROM test.attempt($$SELECT postmark_send('ann@example.com,ben@example.c
 SELECT * FROM test.attempt($$SELECT postmark_send('ann@example.com', NULL, '493021')$$);
 SELECT * FROM test.attempt($$SELECT postmark_send('ann@example.com', 'SingIn', '493021')$$);
 SELECT * FROM test.attempt($$SELECT postmark_send('ann@example.com', 'SignIn', '493021', '[]')$$);
-SELECT * FROM test.attempt($$SELECT postmark_send('ann@example.com', 'SignIn', '493021', locale => '')$$);
+SELECT * FROM test.attempt($$SELECT postmark_send('ann@example.com', 'SignIn', '493021', locale => repeat('x', 65))$$);
 SELECT * FROM test.attempt($$SELECT postmark_send('ann@example.com', 'SignIn', '493021', connector => 'nowhere')$$);
 SELECT * FROM test.attempt($$SELECT postmark_send('ann@example.com', 'SignIn', '493021', connector => 'NO WHERE')$$);
 SELECT test.sandbox('GET', 'counts') #> '{requests,/email/withTemplate}' = :'requests';

@@ -40,9 +40,9 @@ INSERT INTO test.signup (email) VALUES ('ann@example.com');
 ROLLBACK;
 SELECT * FROM test.queued();
 
--- with the code column; BEFORE
+-- with the code column
 DROP TRIGGER mail ON test.signup;
-CREATE TRIGGER mail BEFORE INSERT ON test.signup FOR EACH ROW EXECUTE FUNCTION postmark_enqueue_trigger('email', 'Register', 'code');
+CREATE TRIGGER mail AFTER INSERT ON test.signup FOR EACH ROW EXECUTE FUNCTION postmark_enqueue_trigger('email', 'Register', 'code');
 INSERT INTO test.signup (email, code) VALUES ('ann@example.com', '493021'), ('ben@example.com', NULL);
 SELECT * FROM test.queued();
 SELECT email, code FROM test.signup WHERE email IN ('ann@example.com', 'ben@example.com');
@@ -61,7 +61,7 @@ UPDATE test.signup SET code = '493023';
 SELECT * FROM test.queued();
 SELECT * FROM test.attempt($$INSERT INTO test.signup (email, code, details) VALUES ('ann@example.com', '493021', '["secret"]')$$);
 DROP TRIGGER mail ON test.signup;
-CREATE TRIGGER mail BEFORE UPDATE ON test.signup FOR EACH ROW
+CREATE TRIGGER mail AFTER UPDATE ON test.signup FOR EACH ROW
 	EXECUTE FUNCTION postmark_enqueue_trigger('email', 'Generic', 'code', 'payload=details');
 UPDATE test.signup SET email = 'ann3@example.com', details = '{}';
 SELECT * FROM test.queued();

@@ -30,6 +30,7 @@
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
+#include "queue/batch.h"
 #include "queue/message_check.h"
 #include "settings/config_json.h"
 #include "settings/config_store.h"
@@ -75,9 +76,7 @@ forget_token(char *token)
  * whether the message was sent.
  */
 static Datum
-send_message(const PmConnector *connector, const char *email,
-			 const char *usage_type, const char *code, Jsonb *payload,
-			 const char *locale)
+send_message(const PmConnector *connector, const PmMessage *m)
 {
 	const PmTemplate *template;
 	PmApiMessage message = {0};
@@ -88,8 +87,8 @@ send_message(const PmConnector *connector, const char *email,
 	PmHttpResult result;
 	PmVerdict	verdict;
 
-	template = pm_require_template(connector, usage_type, locale);
-	suppressed = pm_suppressed(connector, email);
+	template = pm_require_template(connector, m->usage_type, m->locale);
+	suppressed = pm_suppressed(connector, m->email);
 	if (suppressed)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_SUPPRESSED),
@@ -99,10 +98,10 @@ send_message(const PmConnector *connector, const char *email,
 				 errhidestmt(true)));
 	token = pm_connector_token(connector, false);
 
-	message.to = email;
+	message.to = m->email;
 	message.template_alias = template->alias;
-	message.code = code;
-	message.payload = payload;
+	message.code = m->code;
+	message.payload = m->payload;
 	initStringInfo(&body);
 	pm_api_message(&body, connector, &message);
 
@@ -115,10 +114,10 @@ send_message(const PmConnector *connector, const char *email,
 	if (verdict.outcome != PM_ACCEPTED)
 	{
 		pm_api_mask(verdict.text, token);
-		pm_api_mask(verdict.text, code);
-		pm_api_mask_payload(verdict.text, payload);
+		pm_api_mask(verdict.text, m->code);
+		pm_api_mask_payload(verdict.text, m->payload);
 		forget_token(token);
-		pm_api_raise(&verdict, connector, usage_type, template->alias);
+		pm_api_raise(&verdict, connector, m->usage_type, template->alias);
 	}
 	forget_token(token);
 	return UUIDPGetDatum(verdict.message_id);
@@ -131,24 +130,20 @@ send_message(const PmConnector *connector, const char *email,
 static Datum
 postmark_send_hidden(PG_FUNCTION_ARGS)
 {
-	char	   *email;
-	char	   *usage_type;
-	char	   *code;
-	Jsonb	   *payload;
-	char	   *locale;
+	PmMessage	m;
 	const PmConnector *connector;
 	Datum		message_id;
 
-	email = pm_text_arg(fcinfo, 0);
-	usage_type = pm_text_arg(fcinfo, 1);
-	code = pm_text_arg(fcinfo, 2);
-	payload = pm_jsonb_arg(fcinfo, 3);
-	locale = pm_text_arg(fcinfo, 4);
-	pm_check_message(email, usage_type, code, payload, locale);
+	memset(&m, 0, sizeof(m));
+	m.email = pm_text_arg(fcinfo, 0);
+	m.usage_type = pm_text_arg(fcinfo, 1);
+	m.code = pm_text_arg(fcinfo, 2);
+	m.payload = pm_jsonb_arg(fcinfo, 3);
+	m.locale = pm_text_arg(fcinfo, 4);
+	pm_check_message(&m);
 
 	connector = choose_connector(pm_text_arg(fcinfo, 5), NULL);
-	message_id = send_message(connector, email, usage_type, code, payload,
-							  locale);
+	message_id = send_message(connector, &m);
 
 	return message_id;
 }
@@ -159,16 +154,18 @@ postmark_send_hidden(PG_FUNCTION_ARGS)
 static Datum
 postmark_test_hidden(PG_FUNCTION_ARGS)
 {
-	char	   *email;
+	PmMessage	m;
 	const PmConnector *connector;
 	Datum		message_id;
 
-	email = pm_text_arg(fcinfo, 0);
-	pm_check_message(email, TEST_USAGE_TYPE, TEST_CODE, NULL, NULL);
+	memset(&m, 0, sizeof(m));
+	m.email = pm_text_arg(fcinfo, 0);
+	m.usage_type = pstrdup(TEST_USAGE_TYPE);
+	m.code = pstrdup(TEST_CODE);
+	pm_check_message(&m);
 
 	connector = choose_connector(pm_text_arg(fcinfo, 2), pm_jsonb_arg(fcinfo, 1));
-	message_id = send_message(connector, email, TEST_USAGE_TYPE, TEST_CODE,
-							  NULL, NULL);
+	message_id = send_message(connector, &m);
 
 	return message_id;
 }

@@ -180,8 +180,13 @@ issue(const Request *request)
 	if (IsLogicalWorker())
 		return 0;
 
-	pm_check_message(request->email, request->usage_type, NULL,
-					 request->payload, request->locale);
+	memset(&message, 0, sizeof(message));
+	message.email = request->email;
+	message.usage_type = request->usage_type;
+	message.locale = request->locale;
+	message.payload = request->payload;
+	message.connector = request->connector;
+	pm_check_message(&message);
 	if (request->connector == NULL)
 		pm_check_connector_name(NULL);
 	memset(&code, 0, sizeof(code));
@@ -194,7 +199,7 @@ issue(const Request *request)
 
 	connector = pm_connector(request->connector, false);
 	template = pm_require_template(connector, request->usage_type,
-								   request->locale);
+								   message.locale);
 	policy = connector->policy;
 	refusal = pm_recipient_refusal(connector, code.address);
 	if (refusal)
@@ -221,17 +226,11 @@ issue(const Request *request)
 	limits.interval = policy.resend_interval;
 	check_send_limits(&code, &limits);
 
-	memset(&message, 0, sizeof(message));
-	message.email = request->email;
-	message.usage_type = request->usage_type;
-	message.locale = request->locale;
-	message.connector = request->connector;
-	message.payload = request->payload;
 	message.expires_at = code.expires_at;
 	if (code.token)
 	{
 		pm_make_token(secret);
-		message.payload = add_link(request->payload,
+		message.payload = add_link(message.payload,
 								   make_link(request->link, secret));
 		message.no_track = true;
 	}
@@ -321,7 +320,6 @@ postmark_issue_code_trigger_hidden(PG_FUNCTION_ARGS)
 	};
 
 	row = pm_trigger_row(fcinfo, "postmark_issue_code_trigger",
-						 "Use CREATE TRIGGER ... AFTER INSERT ... FOR EACH ROW.",
 						 "Use EXECUTE FUNCTION postmark_issue_code_trigger('email column', 'usage type').");
 
 	memset(&request, 0, sizeof(request));

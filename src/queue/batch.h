@@ -26,6 +26,9 @@ typedef enum PmDisposal
 	PM_STORED					/* done with */
 } PmDisposal;
 
+/* Postmark takes no message of more bytes */
+#define PM_MESSAGE_MAX		(10 * 1024 * 1024)
+
 typedef struct PmMessage
 {
 	int64		id;
@@ -43,7 +46,8 @@ typedef struct PmMessage
 	char	   *connector;
 	bool		no_track;		/* its links are never tracked */
 	int			attempts;
-	Size		size;			/* of code and payload, roughly */
+	Size		size;			/* bytes of it in a request, roughly; not
+								 * counted beyond PM_MESSAGE_MAX */
 
 	/* What became of it */
 	PmDisposal	disposal;

@@ -34,6 +34,7 @@
 #include "base/args.h"
 #include "base/catalog.h"
 #include "base/errors.h"
+#include "base/times.h"
 #include "queue/batch.h"
 #include "queue/enqueue.h"
 #include "queue/message_check.h"
@@ -134,15 +135,63 @@ default_expiry(TimestampTz from, const PmTemplate *template, bool has_code)
 	return TimestampTzPlusMilliseconds(from, (int64) seconds * 1000);
 }
 
+/*
+ * Check a point in time that is to be within the days to come that a message
+ * may live, or wait: PM003.
+ */
 static void
-check_time(TimestampTz when, const char *name)
+check_time(TimestampTz when, TimestampTz now, const char *name)
 {
+	static const Interval longest = {.day = PM_LIFE_DAYS};
+	Datum		last;
+
 	if (TIMESTAMP_NOT_FINITE(when))
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("%s must be finite", name),
 				 errhint("Give a point in time, or NULL for the default."),
 				 errhidestmt(true)));
+
+	/* As the caller would add them: a day may have 25 hours */
+	last = DirectFunctionCall2(timestamptz_pl_interval,
+							   TimestampTzGetDatum(now),
+							   IntervalPGetDatum(&longest));
+	if (when > DatumGetTimestampTz(last))
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("%s is too far ahead", name),
+				 errdetail("At most %d days are allowed.", PM_LIFE_DAYS),
+				 errhint("Queue the message when its time is nearer."),
+				 errhidestmt(true)));
+}
+
+/* The end of a message's life: "from" and expires_in.  PM003 for none. */
+static TimestampTz
+add_expires_in(TimestampTz from, const Interval *expires_in)
+{
+	static const Interval longest = {.day = PM_LIFE_DAYS};
+	static const Interval none = {0};
+	TimestampTz end = from;
+
+	/* Compared before it is added: the sum might be no time at all */
+	if (pm_interval_compare(expires_in, &longest) > 0)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("expires_in is too long"),
+				 errdetail("At most %d days are allowed.", PM_LIFE_DAYS),
+				 errhint("Give an interval such as '10 minutes', or NULL for the template's."),
+				 errhidestmt(true)));
+	if (pm_interval_compare(expires_in, &none) > 0)
+		end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													  TimestampTzGetDatum(from),
+													  IntervalPGetDatum(expires_in)));
+	if (end <= from)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("expires_in must be positive"),
+				 errhint("Give an interval such as '10 minutes', or NULL for the template's."),
+				 errhidestmt(true)));
+	return end;
 }
 
 static char *
@@ -170,7 +219,7 @@ admit(PmMessage *m, bool has_expiry)
 	const PmTemplate *template;
 	int32		lane;
 
-	pm_check_message(m->email, m->usage_type, m->code, m->payload, m->locale);
+	pm_check_message(m);
 	if (m->connector == NULL)
 		m->connector = PM_DEFAULT_CONNECTOR;
 	connector = pm_connector(m->connector, false);
@@ -181,7 +230,7 @@ admit(PmMessage *m, bool has_expiry)
 		m->expires_at = default_expiry(m->created_at, template,
 									   m->code != NULL);
 	else
-		check_time(m->expires_at, "expires_at");
+		check_time(m->expires_at, m->created_at, "expires_at");
 
 	if (!checked_stuck)
 	{
@@ -232,6 +281,7 @@ postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 	nulls = palloc(sizeof(bool) * desc->natts);
 	heap_deform_tuple(trigger->tg_trigtuple, desc, values, nulls);
 
+	memset(&m, 0, sizeof(m));
 	m.email = text_or_null(values[COL_EMAIL], nulls[COL_EMAIL]);
 	m.usage_type = text_or_null(values[COL_USAGE_TYPE], nulls[COL_USAGE_TYPE]);
 	m.code = text_or_null(values[COL_CODE], nulls[COL_CODE]);
@@ -249,6 +299,8 @@ postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 		values[COL_CONNECTOR] = CStringGetTextDatum(m.connector);
 	nulls[COL_LANE] = nulls[COL_ID] = nulls[COL_CREATED_AT] = false;
 	nulls[COL_EXPIRES_AT] = nulls[COL_CONNECTOR] = false;
+	nulls[COL_PAYLOAD] = (m.payload == NULL);
+	nulls[COL_LOCALE] = (m.locale == NULL);
 	result = heap_form_tuple(desc, values, nulls);
 
 	return PointerGetDatum(result);
@@ -343,26 +395,16 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 
 	if (send_after)
 	{
-		check_time(*send_after, "send_after");
+		check_time(*send_after, now, "send_after");
 		from = Max(now, *send_after);
 	}
 	if (expires_in)
-	{
-		m->expires_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-																TimestampTzGetDatum(from),
-																IntervalPGetDatum(expires_in)));
-		if (m->expires_at <= from)
-			ereport(ERROR,
-					(errcode(PM_ERRCODE_INVALID),
-					 errmsg("expires_in must be positive"),
-					 errhint("Give an interval such as '10 minutes', or NULL for the template's."),
-					 errhidestmt(true)));
-	}
+		m->expires_at = add_expires_in(from, expires_in);
 
 	if (from == now)
 		return pm_enqueue(m);
 
-	pm_check_message(m->email, m->usage_type, m->code, m->payload, m->locale);
+	pm_check_message(m);
 
 	/* The lock that an INSERT takes, before postmark_remove can come between */
 	LockRelationOid(pm_object(PM_DEFERRED), RowExclusiveLock);
@@ -430,7 +472,6 @@ postmark_enqueue_trigger_hidden(PG_FUNCTION_ARGS)
 	int			from = 2;
 
 	row = pm_trigger_row(fcinfo, "postmark_enqueue_trigger",
-						 NULL,
 						 "Use EXECUTE FUNCTION postmark_enqueue_trigger('email column', 'usage type', 'code column').");
 	args = trigger->tg_trigger->tgargs;
 

@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/errors.h"
+#include "base/times.h"
 #include "queue/queue_session.h"
 #include "queue/state.h"
 #include "settings/config_store.h"
@@ -55,16 +56,19 @@ postmark_requeue(PG_FUNCTION_ARGS)
 static PmMoment
 deadline(const Interval *timeout)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-															  TimestampTzGetDatum(now),
-															  IntervalPGetDatum(timeout)));
+	static const Interval none = {0};
+	static const Interval longest = {.month = 100 * MONTHS_PER_YEAR};
 
-	if (end < now)
+	if (pm_interval_compare(timeout, &none) < 0)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
-				 errmsg("timeout must not be negative")));
-	return pm_moment_of(end);
+				 errmsg("timeout must not be negative"),
+				 errhint("Give an interval such as '30 s', or 0 to look only once.")));
+	if (pm_interval_compare(timeout, &longest) > 0)
+		timeout = &longest;
+	return pm_moment_of(DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+																TimestampTzGetDatum(GetCurrentTimestamp()),
+																IntervalPGetDatum(timeout))));
 }
 
 /*

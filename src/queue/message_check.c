@@ -3,8 +3,8 @@
  * message_check.c
  *		What a message must be like, whichever way it is sent.
  *
- * The row trigger of the queue calls this for every row, so it allocates
- * nothing for a message that is in order.
+ * The row trigger of the queue calls this for every row, so it allocates next
+ * to nothing for a message that is in order.
  *
  * src/queue/message_check.c
  *
@@ -13,9 +13,12 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
 
 #include "base/errors.h"
 #include "base/text.h"
+#include "queue/batch.h"
 #include "queue/message_check.h"
 
 /* The text itself is never shown: a code must not get into the log. */
@@ -36,53 +39,172 @@ check_short_text(const char *text, const char *name)
 				 errmsg("%s is too long", name),
 				 errdetail("It has %zu bytes, at most %d are allowed.",
 						   strlen(text), PM_SHORT_TEXT_MAX),
+				 errhint("It is a short text; longer ones belong into the payload."),
 				 errhidestmt(true)));
 	if (pm_has_line_break(text))
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("%s contains a line break", name),
+				 errhint("Give it in one line, without a line break at its end."),
+				 errhidestmt(true)));
+}
+
+/* Bytes of a JSON string as it is written, see escape_json */
+static Size
+string_size(const char *text, int len)
+{
+	Size		size = 2 + len;
+	int			i;
+
+	for (i = 0; i < len; i++)
+	{
+		unsigned char c = (unsigned char) text[i];
+
+		if (c == '"' || c == '\\' || c == '\b' || c == '\f' ||
+			c == '\n' || c == '\r' || c == '\t')
+			size += 1;
+		else if (c < ' ')
+			size += strlen("\\u0000") - 1;
+	}
+	return size;
+}
+
+static Size
+numeric_size(Numeric number)
+{
+	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out,
+														   NumericGetDatum(number)));
+	Size		size = strlen(text);
+
+	pfree(text);
+	return size;
+}
+
+/* Bytes of a scalar as it is written */
+static Size
+scalar_size(const JsonbValue *value)
+{
+	switch (value->type)
+	{
+		case jbvString:
+			return string_size(value->val.string.val, value->val.string.len);
+		case jbvNumeric:
+			return numeric_size(value->val.numeric);
+		case jbvBool:
+			return value->val.boolean ? strlen("true") : strlen("false");
+		default:
+			return strlen("null");
+	}
+}
+
+/*
+ * How many bytes a payload has when it is written into a request, in the
+ * database's encoding.  A number takes few bytes as jsonb and may be written
+ * with a hundred thousand digits, so that one says nothing of the other.
+ * Counting ends once there are more than "enough".
+ */
+Size
+pm_rendered_size(Jsonb *payload, Size enough)
+{
+	JsonbIterator *it = JsonbIteratorInit(&payload->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	bool		first = true;
+	Size		size = 0;
+
+	/* As JsonbToCString: ", " between two of a kind, ": " behind a key */
+	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	{
+		switch (token)
+		{
+			case WJB_BEGIN_ARRAY:
+			case WJB_BEGIN_OBJECT:
+				size += first ? 2 : 4;
+				first = true;
+				break;
+			case WJB_END_ARRAY:
+			case WJB_END_OBJECT:
+				first = false;
+				break;
+			case WJB_KEY:
+				size += (first ? 2 : 4) + scalar_size(&value);
+				first = true;
+				break;
+			default:
+				size += (first ? 0 : 2) + scalar_size(&value);
+				first = false;
+				break;
+		}
+		if (size > enough)
+			break;
+	}
+	return size;
+}
+
+static void
+check_payload_size(Size size)
+{
+	if (size > PM_PAYLOAD_MAX)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("payload is too large"),
+				 errdetail("It has more than %d bytes as it is sent.",
+						   PM_PAYLOAD_MAX),
+				 errhint("Give the template what it shows, and a link to the rest."),
 				 errhidestmt(true)));
 }
 
 /*
  * In a database of another encoding: can it be had in UTF-8, as Postmark wants
- * it?  The worker could only fail it.
+ * it, and how long is it then?  The worker could only fail it.
  */
 static void
-check_encoding(const char *usage_type, const char *code, Jsonb *payload)
+check_encoding(const PmMessage *m)
 {
 	if (GetDatabaseEncoding() == PG_UTF8)
 		return;
-	(void) pm_to_utf8(usage_type);
-	if (code)
-		(void) pm_to_utf8(code);
-	if (payload)
-		(void) pm_to_utf8(JsonbToCString(NULL, &payload->root,
-										 VARSIZE(payload)));
+	(void) pm_to_utf8(m->usage_type);
+	if (m->code)
+		(void) pm_to_utf8(m->code);
+	if (m->payload)
+		check_payload_size(strlen(pm_to_utf8(JsonbToCString(NULL,
+															&m->payload->root,
+															VARSIZE(m->payload)))));
 }
 
 /*
  * Check a message.
  *
- * email, usage_type: required
- * code, payload, locale: or NULL
+ * m: email and usage_type, which are required; code, payload and locale.  A
+ *	  payload that is JSON's null, and an empty locale, become none: they are
+ *	  what many drivers and mappers write for nothing.
  *
  * Raises PM003 with what is wrong, never with the text that is.
  */
 void
-pm_check_message(const char *email, const char *usage_type, const char *code,
-				 Jsonb *payload, const char *locale)
+pm_check_message(PmMessage *m)
 {
 	const char *hint = NULL;
 	const char *problem;
 
-	if (email == NULL)
+	if (m->locale && m->locale[0] == '\0')
+		m->locale = NULL;
+	if (m->payload && JB_ROOT_IS_SCALAR(m->payload))
+	{
+		JsonbValue	value;
+
+		if (JsonbExtractScalar(&m->payload->root, &value) &&
+			value.type == jbvNull)
+			m->payload = NULL;
+	}
+
+	if (m->email == NULL)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("recipient is missing"),
 				 errhint("Give one email address."),
 				 errhidestmt(true)));
-	problem = pm_address_problem(email, &hint);
+	problem = pm_address_problem(m->email, &hint);
 	if (problem)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
@@ -91,27 +213,22 @@ pm_check_message(const char *email, const char *usage_type, const char *code,
 				 hint ? errhint("%s", hint)
 				 : errhint("Give one email address, such as ann@example.com."),
 				 errhidestmt(true)));
-	if (usage_type == NULL)
+	if (m->usage_type == NULL)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("usage type is missing"),
 				 errhint("Give one such as 'Register' or 'SignIn'."),
 				 errhidestmt(true)));
-	check_short_text(usage_type, "usage type");
-	check_short_text(code, "code");
-	check_short_text(locale, "locale");
-	if (payload && !JB_ROOT_IS_OBJECT(payload))
+	check_short_text(m->usage_type, "usage type");
+	check_short_text(m->code, "code");
+	check_short_text(m->locale, "locale");
+	if (m->payload && !JB_ROOT_IS_OBJECT(m->payload))
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("payload is not a JSON object"),
 				 errhint("Its members become the template's variables."),
 				 errhidestmt(true)));
-	if (payload && VARSIZE(payload) > PM_PAYLOAD_MAX)
-		ereport(ERROR,
-				(errcode(PM_ERRCODE_INVALID),
-				 errmsg("payload is too large"),
-				 errdetail("It has %zu bytes as jsonb, at most %d are allowed.",
-						   (Size) VARSIZE(payload), PM_PAYLOAD_MAX),
-				 errhidestmt(true)));
-	check_encoding(usage_type, code, payload);
+	if (m->payload)
+		check_payload_size(pm_rendered_size(m->payload, PM_PAYLOAD_MAX));
+	check_encoding(m);
 }

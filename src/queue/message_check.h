@@ -10,14 +10,18 @@
 #ifndef PM_MESSAGE_CHECK_H
 #define PM_MESSAGE_CHECK_H
 
-#include "utils/jsonb.h"
+#include "queue/batch.h"
 
 /* Bytes; code, usage type and locale are short texts */
 #define PM_SHORT_TEXT_MAX	64
+
+/* Bytes of a payload as it is sent */
 #define PM_PAYLOAD_MAX		(256 * 1024)
 
-extern void pm_check_message(const char *email, const char *usage_type,
-							 const char *code, Jsonb *payload,
-							 const char *locale);
+/* Longest life of a message, and longest wait before it is sent */
+#define PM_LIFE_DAYS		30
+
+extern void pm_check_message(PmMessage *m);
+extern Size pm_rendered_size(Jsonb *payload, Size enough);
 
 #endif							/* PM_MESSAGE_CHECK_H */

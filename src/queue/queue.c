@@ -30,6 +30,7 @@
 #include "base/compat.h"
 #include "queue/batch.h"
 #include "queue/history.h"
+#include "queue/message_check.h"
 #include "queue/queue.h"
 
 /*
@@ -238,7 +239,7 @@ read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
 	if (!isnull[COL_PAYLOAD])
 	{
 		message->payload = DatumGetJsonbPCopy(values[COL_PAYLOAD]);
-		message->size += VARSIZE(message->payload);
+		message->size += pm_rendered_size(message->payload, PM_MESSAGE_MAX);
 	}
 	message->locale = TEXT(COL_LOCALE);
 	message->connector = TEXT(COL_CONNECTOR);

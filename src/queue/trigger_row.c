@@ -24,6 +24,7 @@ column_number(const TriggerData *trigger, const char *column)
 {
 	int			number = SPI_fnumber(RelationGetDescr(trigger->tg_relation),
 									 column);
+	char		generated;
 
 	if (number <= 0)
 		ereport(ERROR,
@@ -33,6 +34,18 @@ column_number(const TriggerData *trigger, const char *column)
 				 errdetail("Trigger \"%s\" names it in its arguments.",
 						   trigger->tg_trigger->tgname),
 				 errhint("Correct the arguments of the trigger.")));
+
+	/* One that is computed when it is read has no value in the row */
+	generated = TupleDescAttr(RelationGetDescr(trigger->tg_relation),
+							  number - 1)->attgenerated;
+	if (generated != '\0' && generated != ATTRIBUTE_GENERATED_STORED)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("column \"%s\" of relation \"%s\" is a virtual generated column",
+						column, RelationGetRelationName(trigger->tg_relation)),
+				 errdetail("Trigger \"%s\" names it in its arguments.",
+						   trigger->tg_trigger->tgname),
+				 errhint("Make it a STORED one.")));
 	return number;
 }
 
@@ -99,12 +112,11 @@ payload_column(const TriggerData *trigger, HeapTuple row, const char *column)
  * that it was fired as it should be, with an email column and a usage type.
  *
  * function:       its name, for the errors
- * row_hint:       what to do if it was not fired FOR EACH ROW, or NULL
  * arguments_hint: how its arguments should be
  */
 HeapTuple
 pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
-			   const char *row_hint, const char *arguments_hint)
+			   const char *arguments_hint)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 
@@ -115,7 +127,13 @@ pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("%s must be fired FOR EACH ROW on INSERT or UPDATE",
 						function),
-				 row_hint ? errhint("%s", row_hint) : 0));
+				 errhint("Use CREATE TRIGGER ... AFTER INSERT ... FOR EACH ROW.")));
+	if (TRIGGER_FIRED_BEFORE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired AFTER the row was stored", function),
+				 errdetail("A row that a BEFORE trigger sees may still be dropped, by ON CONFLICT DO NOTHING or another trigger, and its generated columns have no value yet."),
+				 errhint("Use CREATE TRIGGER ... AFTER INSERT ... FOR EACH ROW.")));
 	if (trigger->tg_trigger->tgnargs < 2)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),

@@ -31,7 +31,6 @@ typedef struct PmTriggerArg
 } PmTriggerArg;
 
 extern HeapTuple pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
-								const char *row_hint,
 								const char *arguments_hint);
 extern char *pm_trigger_column(const TriggerData *trigger, HeapTuple row,
 							   const char *column);

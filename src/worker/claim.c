@@ -110,6 +110,12 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 			set_aside(batch, i, aside);
 			continue;
 		}
+		if (m->size > PM_MESSAGE_MAX)
+		{
+			pm_message_finish(m, "failed", "The message is larger than Postmark takes.");
+			set_aside(batch, i, aside);
+			continue;
+		}
 		template = pm_find_template(channel->connector, m->usage_type,
 									m->locale);
 		if (template == NULL)
