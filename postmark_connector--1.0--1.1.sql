@@ -15,6 +15,18 @@
 -- Queue and history
 -- ----------------------------------------------------------------------
 
+-- Statistics would keep addresses after their rows are gone; those that there
+-- are go now.
+ALTER TABLE @extschema@.postmark_deferred ALTER email SET STATISTICS 0;
+ALTER TABLE @extschema@.postmark_history ALTER email SET STATISTICS 0;
+ALTER TABLE @extschema@.postmark_codes ALTER address SET STATISTICS 0, ALTER email SET STATISTICS 0;
+ALTER TABLE @extschema@.postmark_sends ALTER address SET STATISTICS 0;
+DELETE FROM pg_catalog.pg_statistic s USING pg_catalog.pg_attribute a
+WHERE a.attrelid OPERATOR(pg_catalog.=) s.starelid AND a.attnum OPERATOR(pg_catalog.=) s.staattnum
+	AND a.attname OPERATOR(pg_catalog.=) ANY ('{email,address}'::pg_catalog.name[])
+	AND s.starelid OPERATOR(pg_catalog.=) ANY (ARRAY['@extschema@.postmark_queue', '@extschema@.postmark_deferred',
+		'@extschema@.postmark_history', '@extschema@.postmark_codes', '@extschema@.postmark_sends']::pg_catalog.regclass[]::pg_catalog.oid[]);
+
 -- ----------------------------------------------------------------------
 -- Codes
 -- ----------------------------------------------------------------------
@@ -96,11 +108,22 @@ ALTER TABLE @extschema@.postmark_inquiries ALTER address SET STATISTICS 0;
 COMMENT ON TABLE @extschema@.postmark_inquiries IS
 	'addresses that the worker is to ask Postmark about';
 
+ALTER TABLE @extschema@.postmark_instance ADD COLUMN forget_key bytea;
+ALTER TABLE @extschema@.postmark_instance ALTER forget_key SET STATISTICS 0;
+
+CREATE TABLE @extschema@.postmark_forgotten (
+	address_hash bytea PRIMARY KEY,
+	forgotten_at timestamptz NOT NULL
+);
+ALTER TABLE @extschema@.postmark_forgotten ALTER address_hash SET STATISTICS 0;
+COMMENT ON TABLE @extschema@.postmark_forgotten IS
+	'addresses that were erased, as HMAC-SHA-256 under postmark_instance.forget_key, so that old news does not bring them back';
+
 DO $$
 DECLARE
 	name text;
 BEGIN
-	FOREACH name IN ARRAY ARRAY['feedback', 'suppressed', 'inquiries']
+	FOREACH name IN ARRAY ARRAY['feedback', 'suppressed', 'inquiries', 'forgotten']
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER postmark_not_replicated
 			BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.%1$I
@@ -117,6 +140,12 @@ CREATE FUNCTION @extschema@.postmark_webhook(event jsonb, secret text DEFAULT NU
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.postmark_webhook(jsonb, text, text) IS
 	'take an event that Postmark posted to the application; false: its kind does not concern us';
+
+CREATE FUNCTION @extschema@.postmark_forget(email text)
+	RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_forget(text) IS
+	'erase a person: messages, codes, counters and suppressions; returns the number of rows';
 
 CREATE OR REPLACE VIEW @extschema@.postmark_messages AS
 SELECT q.id, q.connector, q.email, q.usage_type, q.locale,
@@ -160,7 +189,8 @@ DO $$
 DECLARE
 	added CONSTANT text[] := ARRAY[
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
-		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook'
+		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
+		'postmark_forgotten', 'postmark_forget'
 	];
 	object record;
 BEGIN

@@ -28,6 +28,7 @@
 #include "base/catalog.h"
 #include "feedback/event.h"
 #include "feedback/feedback_store.h"
+#include "feedback/forgotten.h"
 #include "settings/connector.h"
 #include "settings/recipient_policy.h"
 
@@ -155,6 +156,17 @@ pm_feedback_put(const PmEvent *event)
 }
 
 /*
+ * Whether an event says anything of its address that may be kept: not about
+ * somebody who was erased since.
+ */
+static bool
+concerns_address(const PmEvent *event)
+{
+	return event->suppressing != PM_SUPPRESS_UNCHANGED &&
+		!pm_forgotten_since(event->address, event->at);
+}
+
+/*
  * Store what an event says of an address, unless something newer is known.
  * Whoever calls this trusts the event.
  */
@@ -164,7 +176,7 @@ pm_suppression_put(const PmConnector *connector, const PmEvent *event)
 	Datum		values[8];
 	char		nulls[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
 
-	if (event->suppressing == PM_SUPPRESS_UNCHANGED)
+	if (!concerns_address(event))
 		return;
 	values[0] = CStringGetTextDatum(connector->name);
 	values[1] = stream_of(connector, event);
@@ -188,7 +200,7 @@ pm_inquiry_put(const PmConnector *connector, const PmEvent *event)
 {
 	Datum		values[4];
 
-	if (event->suppressing == PM_SUPPRESS_UNCHANGED)
+	if (!concerns_address(event))
 		return;
 	values[0] = CStringGetTextDatum(connector->name);
 	values[1] = stream_of(connector, event);

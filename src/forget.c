@@ -1,0 +1,202 @@
+/*-------------------------------------------------------------------------
+ *
+ * forget.c
+ *		postmark_forget: erasing a person.
+ *
+ * What is unsent is cancelled as postmark_cancel does it, which keeps the
+ * worker's promise to whoever is told that nothing more will be sent; then all
+ * that names the address goes.  A message that is on its way can't be taken
+ * back, and its row has to stay until the worker knows what became of it; the
+ * caller is told so.
+ *
+ * src/forget.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "base/args.h"
+#include "base/catalog.h"
+#include "base/errors.h"
+#include "base/text.h"
+#include "codes/attempts.h"
+#include "codes/code_secret.h"
+#include "codes/code_store.h"
+#include "feedback/forgotten.h"
+#include "queue/queue_session.h"
+#include "settings/config_store.h"
+#include "settings/recipient_policy.h"
+
+PG_FUNCTION_INFO_V1(postmark_forget);
+
+/* A stored email, folded as pm_fold_address does */
+#define FOLDED \
+	"pg_catalog.translate(email, '" PM_UPPER "', '" PM_LOWER "')"
+
+static PmStatement find_unsent = {
+	"SELECT id FROM @.postmark_queue WHERE " FOLDED PM_EQ "$1"
+	" UNION ALL SELECT id FROM @.postmark_deferred WHERE " FOLDED PM_EQ "$1",
+	1, {TEXTOID}
+};
+
+/* Each counts what it took away */
+static PmStatement forget_history = {
+	"WITH gone AS (DELETE FROM @.postmark_history WHERE " FOLDED PM_EQ "$1"
+	" RETURNING id, created_at),"
+	" news AS (DELETE FROM @.postmark_feedback AS f USING gone AS g"
+	" WHERE f.id" PM_EQ "g.id AND f.created_at" PM_EQ "g.created_at RETURNING 1)"
+	" SELECT (SELECT pg_catalog.count(*) FROM gone)"
+	" OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM news)",
+	1, {TEXTOID}
+};
+static PmStatement forget_codes = {
+	"WITH gone AS (DELETE FROM @.postmark_codes WHERE address" PM_EQ "$1"
+	" RETURNING hmac),"
+	" tries AS (DELETE FROM @.postmark_attempts AS a USING gone AS g"
+	" WHERE a.counter" PM_EQ "('\\x63'::pg_catalog.bytea"
+	" OPERATOR(pg_catalog.||) pg_catalog.substr(g.hmac, 1, 16)) RETURNING 1)"
+	" SELECT (SELECT pg_catalog.count(*) FROM gone)"
+	" OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM tries)",
+	1, {TEXTOID}
+};
+
+#define DELETED(table) \
+	"WITH gone AS (DELETE FROM @." table " WHERE address" PM_EQ "$1 RETURNING 1)" \
+	" SELECT pg_catalog.count(*) FROM gone"
+
+static PmStatement forget_sends = {DELETED("postmark_sends"), 1, {TEXTOID}};
+static PmStatement forget_suppressed = {DELETED("postmark_suppressed"), 1, {TEXTOID}};
+static PmStatement forget_inquiries = {DELETED("postmark_inquiries"), 1, {TEXTOID}};
+
+static PmStatement forget_counter = {
+	"WITH gone AS (DELETE FROM @.postmark_attempts WHERE counter" PM_EQ "$1"
+	" RETURNING 1) SELECT pg_catalog.count(*) FROM gone",
+	1, {BYTEAOID}
+};
+
+/* Run one of the above, whatever the transaction's snapshot. */
+static int64
+run(PmStatement *statement, Datum argument)
+{
+	Datum		values[1];
+	bool		isnull;
+
+	values[0] = argument;
+	pm_execute_now(statement, values, false);
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* Cancel what is unsent.  Returns how many could not be taken back. */
+static int64
+cancel_unsent(const char *address)
+{
+	MemoryContext context = CurrentMemoryContext;
+	PmOwnerScope scope;
+	Datum		values[1];
+	int64	   *ids;
+	uint64		n;
+	int64		left = 0;
+	uint64		i;
+	bool		isnull;
+
+	pm_connect_owner(&scope);
+	values[0] = CStringGetTextDatum(address);
+	pm_execute_now(&find_unsent, values, true);
+	n = SPI_processed;
+	ids = MemoryContextAllocHuge(context, sizeof(int64) * Max(n, 1));
+	for (i = 0; i < n; i++)
+		ids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+											 SPI_tuptable->tupdesc, 1,
+											 &isnull));
+	pm_disconnect_owner(&scope);
+	for (i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!pm_message_cancel(ids[i]))
+			left++;
+	}
+	pfree(ids);
+	return left;
+}
+
+/* The counters of failed attempts of an address, in every connector. */
+static int64
+forget_counters(const char *address)
+{
+	int64		n = 0;
+	int			i;
+
+	for (i = 0; pm_connectors(i) != NULL; i++)
+	{
+		const char *connector = pm_connectors(i)->name;
+		unsigned char key[PM_CODE_KEY];
+		unsigned char hmac[PM_CODE_HMAC];
+		bytea	   *name = palloc(VARHDRSZ + PM_COUNTER_NAME);
+
+		if (!pm_code_key(connector, false, key))
+			continue;
+		pm_address_hmac(key, connector, address, hmac);
+		explicit_bzero(key, sizeof(key));
+		SET_VARSIZE(name, VARHDRSZ + PM_COUNTER_NAME);
+		*VARDATA(name) = PM_COUNTER_ADDRESS;
+		memcpy(VARDATA(name) + 1, hmac, PM_COUNTER_NAME - 1);
+		n += run(&forget_counter, PointerGetDatum(name));
+	}
+	return n;
+}
+
+/*
+ * postmark_forget(email text) returns bigint
+ *
+ * Erases a person from all connectors of this database.  Returns the number of
+ * rows.  PM003 for what is no address.
+ */
+Datum
+postmark_forget(PG_FUNCTION_ARGS)
+{
+	PmOwnerScope scope;
+	char	   *address = pm_text_arg(fcinfo, 0);
+	const char *problem;
+	const char *hint = NULL;
+	Datum		argument;
+	int64		left;
+	int64		n;
+
+	PreventCommandIfReadOnly("postmark_forget()");
+	problem = address ? pm_address_problem(address, &hint) : "It is null.";
+	if (problem)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("invalid address"),
+				 errdetail_internal("%s", problem),
+				 hint ? errhint("%s", hint) : 0,
+				 errhidestmt(true)));
+	pm_fold_address(address);
+
+	left = cancel_unsent(address);
+	pm_connect_owner(&scope);
+	argument = CStringGetTextDatum(address);
+	n = run(&forget_history, argument);
+	n += forget_counters(address);
+	n += run(&forget_codes, argument);
+	n += run(&forget_sends, argument);
+	n += run(&forget_suppressed, argument);
+	n += run(&forget_inquiries, argument);
+	pm_forgotten_put(address);
+	pm_disconnect_owner(&scope);
+
+	if (left > 0)
+		ereport(WARNING,
+				(errmsg_plural("%lld message to this address is on its way and is not forgotten",
+							   "%lld messages to this address are on their way and are not forgotten",
+							   (unsigned long) left, (long long) left),
+				 errhint("Call postmark_forget again once it is finished, which postmark_flush waits for.")));
+	PG_RETURN_INT64(n);
+}
