@@ -15,6 +15,7 @@
 
 #include "access/table.h"
 #include "catalog/pg_type.h"
+#include "commands/async.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -23,6 +24,8 @@
 #include "queue/batch.h"
 #include "queue/history.h"
 #include "queue/row_insert.h"
+#include "settings/config_store.h"
+#include "settings/connector.h"
 
 /* Columns of postmark_history, as the install script makes them */
 enum
@@ -140,7 +143,32 @@ make_finished_row(void *arg, int i, Datum *values, bool *nulls)
 }
 
 /*
- * Store the finished messages of a batch.
+ * Tell whoever listens on the connector's channel what became of its messages.
+ * Any role may listen, so nothing of a message is said but its id.
+ */
+static void
+notify(const PmBatch *batch, const PmMessage **messages, int n)
+{
+	const PmConnector *connector =
+		pm_connector_by_number(PM_LANE_CONNECTOR(batch->lane));
+	int			i;
+
+	if (connector == NULL || connector->notify_channel == NULL)
+		return;
+	for (i = 0; i < n; i++)
+	{
+		/* Names and statuses need no escape in JSON */
+		char	   *payload =
+			psprintf("{\"id\": " INT64_FORMAT ", \"connector\": \"%s\", \"status\": \"%s\"}",
+					 messages[i]->id, connector->name, messages[i]->status);
+
+		Async_Notify(connector->notify_channel, payload);
+		pfree(payload);
+	}
+}
+
+/*
+ * Store the finished messages of a batch, and notify whoever listens.
  *
  * now:     the time of finishing
  * careful: an id that is there already is left alone, rather than an error
@@ -157,6 +185,7 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 	for (i = 0; i < batch->nmessages; i++)
 		if (batch->messages[i].disposal == PM_FINISH)
 			finished.messages[n++] = &batch->messages[i];
+	notify(batch, finished.messages, n);
 
 	if (!careful)
 	{
