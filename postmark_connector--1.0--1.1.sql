@@ -11,6 +11,36 @@
 -- Settings
 -- ----------------------------------------------------------------------
 
+-- pg_dump does not carry a foreign key between two configuration tables into
+-- the order of an archive: a parallel restore lost the templates, and so did
+-- one of the data alone. What the key did is the row trigger's work.
+ALTER TABLE @extschema@.postmark_templates
+	DROP CONSTRAINT postmark_templates_connector_fkey;
+
+CREATE FUNCTION @extschema@.postmark_settings_row() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_settings_row() IS
+	'keeps a connector''s name and number as they are, and deletes its templates with it';
+CREATE TRIGGER postmark_settings_row
+	BEFORE UPDATE OR DELETE ON @extschema@.postmark_settings
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.postmark_settings_row();
+
+-- The triggers that announce a change are fired by statements, but what
+-- replication changes are rows. Fired for replicas only, it costs nobody else
+-- anything.
+CREATE TRIGGER postmark_settings_replicated
+	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.postmark_settings
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.postmark_settings_changed();
+CREATE TRIGGER postmark_settings_replicated
+	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.postmark_templates
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.postmark_settings_changed();
+CREATE TRIGGER postmark_settings_replicated
+	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.postmark_secrets
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.postmark_settings_changed();
+ALTER TABLE @extschema@.postmark_settings ENABLE REPLICA TRIGGER postmark_settings_replicated;
+ALTER TABLE @extschema@.postmark_templates ENABLE REPLICA TRIGGER postmark_settings_replicated;
+ALTER TABLE @extschema@.postmark_secrets ENABLE REPLICA TRIGGER postmark_settings_replicated;
+
 -- ----------------------------------------------------------------------
 -- Queue and history
 -- ----------------------------------------------------------------------
@@ -26,6 +56,10 @@ WHERE a.attrelid OPERATOR(pg_catalog.=) s.starelid AND a.attnum OPERATOR(pg_cata
 	AND a.attname OPERATOR(pg_catalog.=) ANY ('{email,address}'::pg_catalog.name[])
 	AND s.starelid OPERATOR(pg_catalog.=) ANY (ARRAY['@extschema@.postmark_queue', '@extschema@.postmark_deferred',
 		'@extschema@.postmark_history', '@extschema@.postmark_codes', '@extschema@.postmark_sends']::pg_catalog.regclass[]::pg_catalog.oid[]);
+
+-- 1.0 could store a time that is none, and then nobody can read the row.
+UPDATE @extschema@.postmark_deferred SET expires_at = due_at
+	WHERE expires_at OPERATOR(pg_catalog.>) '294276-01-01'::pg_catalog.timestamptz;
 
 -- ----------------------------------------------------------------------
 -- Codes
@@ -190,7 +224,7 @@ DECLARE
 	added CONSTANT text[] := ARRAY[
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
-		'postmark_forgotten', 'postmark_forget'
+		'postmark_forgotten', 'postmark_forget', 'postmark_settings_row'
 	];
 	object record;
 BEGIN

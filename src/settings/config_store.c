@@ -110,8 +110,9 @@ PG_FUNCTION_INFO_V1(postmark_settings_changed);
 
 /*
  * postmark_settings_changed() RETURNS trigger
- *		Statement trigger of the tables that are read here: tell every session
- *		and the worker.
+ *		Trigger of the tables that are read here: tell every session and the
+ *		worker.  Fired by each statement, and for the rows that an apply worker
+ *		writes, which fires no others.
  */
 Datum
 postmark_settings_changed(PG_FUNCTION_ARGS)

@@ -14,11 +14,13 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/args.h"
@@ -44,6 +46,7 @@ PM_HIDDEN_FUNCTION(postmark_set_token);
 PG_FUNCTION_INFO_V1(postmark_pause);
 PG_FUNCTION_INFO_V1(postmark_resume);
 PG_FUNCTION_INFO_V1(postmark_remove);
+PG_FUNCTION_INFO_V1(postmark_settings_row);
 
 /*
  * Whoever changes a connector takes this lock first, and so nobody else is at it
@@ -523,4 +526,65 @@ postmark_remove(PG_FUNCTION_ARGS)
 	pm_execute(&delete_settings, values, NULL, 0);
 	pm_disconnect_owner(&scope);
 	PG_RETURN_VOID();
+}
+
+/*
+ * postmark_settings_row() RETURNS trigger
+ *		BEFORE ROW trigger of postmark_settings, on UPDATE and DELETE.
+ *
+ * Queued messages have the connector's name, and lanes are made of its number,
+ * so that neither can be changed; feature_not_supported.  Its templates go with
+ * a connector.  Not fired for what replication brings.
+ */
+Datum
+postmark_settings_row(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	PmOwnerScope scope;
+	Datum		values[1];
+	char	   *name;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
+		RelationGetRelid(trigger->tg_relation) != pm_object(PM_SETTINGS))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s is the row trigger of postmark_settings only",
+						"postmark_settings_row")));
+	desc = RelationGetDescr(trigger->tg_relation);
+	name = SPI_getvalue(trigger->tg_trigtuple, desc,
+						SPI_fnumber(desc, "connector"));
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+	{
+		static const char *const kept[] = {"connector", "number"};
+		int			i;
+
+		for (i = 0; i < lengthof(kept); i++)
+		{
+			int			column = SPI_fnumber(desc, kept[i]);
+			char	   *before = SPI_getvalue(trigger->tg_trigtuple, desc, column);
+			char	   *after = SPI_getvalue(trigger->tg_newtuple, desc, column);
+
+			if (before && (after == NULL || strcmp(before, after) != 0))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("the %s of connector \"%s\" cannot be changed",
+								i == 0 ? "name" : "number", name ? name : ""),
+						 errdetail("Its queued messages, and its history, go by it."),
+						 errhint("Configure another connector with postmark_configure, and remove this one with postmark_remove.")));
+		}
+		return PointerGetDatum(trigger->tg_newtuple);
+	}
+
+	if (name)
+	{
+		pm_connect_owner(&scope);
+		values[0] = CStringGetTextDatum(name);
+		pm_execute(&delete_templates, values, NULL, 0);
+		pm_disconnect_owner(&scope);
+	}
+	return PointerGetDatum(trigger->tg_trigtuple);
 }
