@@ -65,6 +65,12 @@ UPDATE @extschema@.postmark_deferred SET expires_at = due_at
 -- Codes
 -- ----------------------------------------------------------------------
 
+CREATE FUNCTION @extschema@.postmark_rotate_code_key(connector text DEFAULT 'default')
+	RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_rotate_code_key(text) IS
+	'replace the key of a connector''s codes; those under way are void: how many there were';
+
 -- ----------------------------------------------------------------------
 -- Operations
 -- ----------------------------------------------------------------------
@@ -222,6 +228,7 @@ FROM @extschema@.postmark_history h
 DO $$
 DECLARE
 	added CONSTANT text[] := ARRAY[
+		'postmark_rotate_code_key',
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
 		'postmark_forgotten', 'postmark_forget', 'postmark_settings_row'

@@ -30,6 +30,7 @@
 #include "codes/code_store.h"
 #include "feedback/forgotten.h"
 #include "queue/queue_session.h"
+#include "settings/code_key.h"
 #include "settings/config_store.h"
 #include "settings/recipient_policy.h"
 

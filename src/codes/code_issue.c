@@ -29,6 +29,7 @@
 #include "queue/enqueue.h"
 #include "queue/message_check.h"
 #include "queue/trigger_row.h"
+#include "settings/code_key.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
 #include "settings/recipient_policy.h"
@@ -215,6 +216,7 @@ issue(const Request *request)
 	if (code.token && template->expires_in > 0)
 		ttl = template->expires_in;
 
+	pm_code_key_hold();
 	(void) pm_code_key(code.connector, true, key);
 	pm_address_hmac(key, code.connector, code.address, address_name);
 	pm_code_lock(address_name);

@@ -19,7 +19,9 @@
 #include "port/pg_bswap.h"
 
 #include "base/compat.h"
+#include "base/random.h"
 #include "codes/code_secret.h"
+#include "settings/code_key.h"
 
 /* Digits of a code, see config_options.c */
 #define CODE_MIN	4
@@ -34,18 +36,6 @@
  * Making
  * ----------
  */
-
-/* Fill "bytes" with n random bytes, or raise an error. */
-void
-pm_random_bytes(unsigned char *bytes, int n)
-{
-	if (!pg_strong_random(bytes, n))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values"),
-				 errhint("Try again."),
-				 errhidestmt(true)));
-}
 
 /*
  * Make a code of n digits, each as likely as any other; there must be room for

@@ -12,8 +12,7 @@
 
 #include "datatype/timestamp.h"
 
-/* Bytes of a connector's key, and of what is computed with it */
-#define PM_CODE_KEY		32
+/* Bytes of what is computed with a connector's key */
 #define PM_CODE_HMAC	32
 
 /* Characters of a token: base64 of 192 random bits */
@@ -33,7 +32,6 @@ typedef struct PmCode
 	TimestampTz expires_at;
 } PmCode;
 
-extern void pm_random_bytes(unsigned char *bytes, int n);
 extern void pm_make_code(char *code, int n);
 extern void pm_make_token(char *token);
 extern bool pm_well_formed_code(const char *code);

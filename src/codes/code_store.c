@@ -21,6 +21,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -31,21 +32,13 @@
 #include "codes/attempts.h"
 #include "codes/code_secret.h"
 #include "codes/code_store.h"
+#include "settings/code_key.h"
 
 /* Class of our advisory locks; PostgreSQL's own functions use 1 and 2. */
 #define LOCK_CLASS 0x504D
 
 #define CODE_COLUMNS "id, address, usage_type, email, hmac, created_at, expires_at"
 
-static PmStatement read_key = {
-	"SELECT code_key FROM @.postmark_secrets WHERE connector" PM_EQ "$1",
-	1, {TEXTOID}
-};
-static PmStatement put_key = {
-	"INSERT INTO @.postmark_secrets (connector, code_key) VALUES ($1, $2)"
-	" ON CONFLICT (connector) DO UPDATE SET code_key = EXCLUDED.code_key",
-	2, {TEXTOID, BYTEAOID}
-};
 static PmStatement find_code = {
 	"SELECT " CODE_COLUMNS " FROM @.postmark_codes WHERE connector" PM_EQ "$1"
 	" AND address" PM_EQ "$2 AND usage_type" PM_EQ "$3"
@@ -216,40 +209,36 @@ pm_code_lock(const unsigned char *name)
 }
 
 /*
+ * Keep the keys from being replaced until the end of the transaction, so that
+ * what is stored under one is not void from the start.  It is the lock that
+ * storing a code takes anyway.
+ */
+void
+pm_code_key_hold(void)
+{
+	LockRelationOid(pm_object(PM_CODES), RowExclusiveLock);
+}
+
+/*
  * Read a connector's key into key, PM_CODE_KEY bytes.  Where there is none it
  * is made, or, without "create", the result false.
  */
 bool
 pm_code_key(const char *connector, bool create, unsigned char *key)
 {
-	unsigned char name[8] = {0};
 	Scope		scope;
-	Datum		values[2];
 	bool		found;
 
 	connect(&scope);
-	values[0] = CStringGetTextDatum(connector);
-	pm_execute_now(&read_key, values, true);
-	found = SPI_processed == 1 &&
-		get_bytes(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, key,
-				  PM_CODE_KEY);
+	found = pm_code_key_read(connector, key);
 	if (!found && create)
 	{
-		/* The first code ever: one session makes the key */
-		pm_code_lock(name);
-		pm_execute_now(&read_key, values, true);
-		found = SPI_processed == 1 &&
-			get_bytes(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, key,
-					  PM_CODE_KEY);
-		if (!found)
-		{
-			pm_random_bytes(key, PM_CODE_KEY);
-			values[1] = bytes_datum(key, PM_CODE_KEY);
-			pm_execute_now(&put_key, values, false);
-			found = true;
-		}
+		pm_code_key_make(connector);
+		found = pm_code_key_read(connector, key);
 	}
 	disconnect(&scope);
+	if (!found && create)
+		elog(ERROR, "connector \"%s\" has no key for its codes", connector);
 	return found;
 }
 

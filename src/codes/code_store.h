@@ -35,6 +35,7 @@ typedef struct PmSendLimits
  * caller's search_path and isolation level, with the owner's rights.  Whatever
  * the isolation level, they see what has been committed by now.
  */
+extern void pm_code_key_hold(void);
 extern bool pm_code_key(const char *connector, bool create,
 						unsigned char *key);
 extern bool pm_code_find(const char *connector, const char *address,

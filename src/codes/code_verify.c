@@ -27,6 +27,7 @@
 #include "codes/code_secret.h"
 #include "codes/code_store.h"
 #include "queue/message_check.h"
+#include "settings/code_key.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
 #include "settings/recipient_policy.h"

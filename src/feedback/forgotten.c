@@ -22,8 +22,10 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/random.h"
 #include "codes/code_secret.h"
 #include "feedback/forgotten.h"
+#include "settings/code_key.h"
 
 static PmStatement read_key = {
 	"SELECT forget_key FROM @.postmark_instance WHERE forget_key IS NOT NULL",

@@ -27,6 +27,7 @@
 #include "base/catalog.h"
 #include "base/errors.h"
 #include "base/text.h"
+#include "settings/code_key.h"
 #include "settings/config_json.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
@@ -47,6 +48,7 @@ PG_FUNCTION_INFO_V1(postmark_pause);
 PG_FUNCTION_INFO_V1(postmark_resume);
 PG_FUNCTION_INFO_V1(postmark_remove);
 PG_FUNCTION_INFO_V1(postmark_settings_row);
+PG_FUNCTION_INFO_V1(postmark_rotate_code_key);
 
 /*
  * Whoever changes a connector takes this lock first, and so nobody else is at it
@@ -102,6 +104,11 @@ static PmStatement find_trouble = {
 static PmStatement delete_trouble = {
 	"DELETE FROM @.postmark_trouble WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
+};
+
+/* Waits for transactions that issue codes, and keeps others from it. */
+static PmStatement lock_codes = {
+	"LOCK TABLE @.postmark_codes IN SHARE ROW EXCLUSIVE MODE",
 };
 
 static PmStatement delete_codes = {
@@ -301,6 +308,7 @@ postmark_configure_hidden(PG_FUNCTION_ARGS)
 	pm_execute(&lock_settings, NULL, NULL, 0);
 	(void) pm_connector_token(connector, false);
 	store_settings(connector);
+	pm_code_key_make(name);
 	if (connector->token)
 		store_token(name, connector->token);
 	pm_webhook_secrets_store(connector);
@@ -587,4 +595,31 @@ postmark_settings_row(PG_FUNCTION_ARGS)
 		pm_disconnect_owner(&scope);
 	}
 	return PointerGetDatum(trigger->tg_trigtuple);
+}
+
+/*
+ * postmark_rotate_code_key(connector text) RETURNS bigint
+ *
+ * Codes and tokens under way are void: a key is replaced because somebody may
+ * have seen it, and who has it and the table has every code of six digits.
+ * Returns their number.  PM001 if there is no such connector.
+ */
+Datum
+postmark_rotate_code_key(PG_FUNCTION_ARGS)
+{
+	PmOwnerScope scope;
+	Datum		values[1];
+	char	   *name = get_connector_arg(fcinfo, 0);
+	int64		voided;
+
+	pm_connect_owner(&scope);
+	pm_execute(&lock_settings, NULL, NULL, 0);
+	(void) require_number(name);
+	pm_execute(&lock_codes, NULL, NULL, 0);
+	pm_code_key_replace(name);
+	values[0] = CStringGetTextDatum(name);
+	pm_execute_now(&delete_codes, values, false);
+	voided = SPI_processed;
+	pm_disconnect_owner(&scope);
+	PG_RETURN_INT64(voided);
 }

@@ -23,6 +23,8 @@
 #include "queue/batch.h"
 #include "queue/history.h"
 #include "queue/queue.h"
+#include "settings/code_key.h"
+#include "settings/config_store.h"
 #include "settings/connector.h"
 #include "settings/guc.h"
 #include "shared/transaction.h"
@@ -37,6 +39,7 @@
 /* Shortest time between two of the same kind, ms */
 #define HOUSEKEEPING_DELAY	1000
 
+static PmMoment keys_at;		/* make keys that connectors lack */
 static PmMoment content_at;		/* forget codes of failed messages */
 static PmMoment purge_at;		/* forget old history */
 static PmMoment codes_at;		/* forget expired codes and what belongs to
@@ -55,14 +58,14 @@ retention(void)
 void
 pm_house_start(void)
 {
-	content_at = purge_at = codes_at = attempts_at = PM_AT_ONCE;
+	keys_at = content_at = purge_at = codes_at = attempts_at = PM_AT_ONCE;
 }
 
-/* history_retention may be another one. */
+/* history_retention may be another one, or there is another connector. */
 void
 pm_house_reload(void)
 {
-	purge_at = PM_AT_ONCE;
+	purge_at = keys_at = PM_AT_ONCE;
 }
 
 /* A message was stored in the history. */
@@ -149,6 +152,18 @@ sweep_channel(PmChannel *channel, PmMoment now)
 		channel->sweep_at = Max(pm_moment_of(sweep.next), soon);
 	else
 		channel->sweep_at = soon;
+}
+
+/* Settings that came from a dump or another server have no keys with them. */
+static void
+keys_body(void *arg)
+{
+	const PmConnector *connector;
+	int			i;
+
+	for (i = 0; (connector = pm_connectors(i)) != NULL; i++)
+		pm_code_key_make(connector->name);
+	keys_at = PM_NEVER;
 }
 
 static void
@@ -268,6 +283,7 @@ pm_house_keep(PmMoment now)
 			swept = true;
 		}
 	}
+	keep_house("make keys for codes", keys_body, &keys_at, now);
 	keep_house("forget the codes of failed messages", content_body,
 			   &content_at, now);
 	keep_house("forget expired codes", codes_body, &codes_at, now);
@@ -286,5 +302,6 @@ pm_house_keep(PmMoment now)
 PmMoment
 pm_house_next(void)
 {
-	return Min(Min(content_at, purge_at), Min(codes_at, attempts_at));
+	return Min(Min(keys_at, Min(content_at, purge_at)),
+			   Min(codes_at, attempts_at));
 }
