@@ -8,8 +8,10 @@ preloaded and sends to the sandbox of SANDBOX_URL. Every page that has blocks
 of SQL gets a database of its own, named as the pages name it, in which they
 are executed from top to bottom, each statement by itself. One that says
 "Starts where [installation](install.md#roles) ends" begins with that page's
-blocks, up to the end of that section. Shell blocks of nothing but curl are
-executed, too. Nothing else is prepared: what an example needs is on the page.
+blocks, up to the end of that section. A block below a line with nothing but
+its name, as `app.py`:, is a file; blocks marked sh are executed in a folder
+where the page's files are. Nothing else is prepared: what an example needs is
+on the page.
 
 A statement may say in the comment behind it what it answers:
 
@@ -30,8 +32,10 @@ import json
 import os
 import re
 import select
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -39,7 +43,9 @@ import urllib.request
 import pages
 
 DATABASE = "shop"
-WAIT = 60
+WAIT = 30
+# what a page can leave outside of its database, in the order to drop it
+MADE = {"DATABASE": "SELECT datname FROM pg_database", "ROLE": "SELECT rolname FROM pg_roles"}
 START = re.compile(r"Starts\s+where\s+\[[^]]*\]\(([^)]+)\)\s+ends")
 CODE = "'493021'"
 TOKEN = "'the token from the link'"
@@ -112,10 +118,10 @@ class Psql:
         self.process.stdout.close()
 
 
-def command(*sql):
-    """Statements outside of the page's database"""
+def command(*sql, database="postgres"):
+    """Statements outside of the page's session"""
     arguments = [word for statement in sql for word in ("-c", statement)]
-    return subprocess.run(["psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", *arguments],
+    return subprocess.run(["psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, *arguments],
                           check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
 
 
@@ -133,7 +139,8 @@ def ask_sandbox(call, **query):
 
 def newest(email, find):
     """What find(variables of the mail) gives of the newest mail to the address
-    that has it; waits for one."""
+    that has it; waits for one, and for what is under way."""
+    command("SELECT postmark_flush()", database=DATABASE)
     end = time.monotonic() + WAIT
     while time.monotonic() < end:
         query = {"recipient": email} if email else {}
@@ -178,17 +185,27 @@ def run_sql(psql, block, verbose):
             raise Trouble(f"line {block.line + line + 1}: {statement}\nanswers {answer}{said}")
 
 
-def run_shell(block, verbose):
-    """Blocks of nothing but curl"""
-    lines = [line for line in block.text.split("\n") if line.strip() and not line.startswith("#")]
-    if not all(line.startswith(("curl ", "  ")) for line in lines):
-        return
-    done = subprocess.run(["sh", "-eu", "-c", 'curl() { command curl -fsS --noproxy "*" "$@"; }\n' + as_sandbox(block.text)],
-                          capture_output=True, text=True, timeout=WAIT)
+def write_file(folder, block):
+    path = os.path.join(folder, block.file)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(as_sandbox(block.text))
+
+
+def run_shell(folder, block, verbose):
+    environment = dict(os.environ, PGDATABASE=DATABASE, no_proxy="127.0.0.1")
+    # an answer of 400 is a failure, too
+    text = 'curl() { command curl -fsS "$@"; }\n' + as_sandbox(block.text)
+    done = subprocess.run(["sh", "-eu", "-c", text], cwd=folder, env=environment, timeout=WAIT,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if verbose:
-        print(f"{block.text}{done.stdout}{done.stderr}")
+        print(f"{block.text}{done.stdout}")
     if done.returncode != 0:
-        raise Trouble(f"line {block.line}: {block.text}fails: {done.stderr}")
+        differences = os.path.join(folder, "regression.diffs")
+        if os.path.exists(differences):
+            with open(differences, encoding="utf-8") as file:
+                done.stdout += file.read()
+        raise Trouble(f"line {block.line}: {block.text}fails: {done.stdout}")
 
 
 def blocks_of(found, page):
@@ -201,7 +218,7 @@ def blocks_of(found, page):
         before = blocks_of(found, found[path])
         within = [number for number, block in enumerate(before) if section in block.sections]
         before = before[:within[-1] + 1] if section else before
-    return before + [block for block in page.blocks if block.language in ("sql", "sh")]
+    return before + [block for block in page.blocks if block.file or block.language in ("sql", "sh")]
 
 
 def mails_twice(psql):
@@ -215,22 +232,27 @@ def mails_twice(psql):
 
 def follow(found, page, verbose):
     """Raises Trouble where the page cannot be followed."""
-    roles = command("SELECT rolname FROM pg_roles")
+    before = {kind: command(names) for kind, names in MADE.items()}
     command(f"CREATE DATABASE {DATABASE}")
     psql = Psql()
+    folder = tempfile.mkdtemp()
     try:
         for block in blocks_of(found, page):
-            if block.language == "sql":
+            if block.file:
+                write_file(folder, block)
+            elif block.language == "sql":
                 run_sql(psql, block, verbose)
             else:
-                run_shell(block, verbose)
+                run_shell(folder, block, verbose)
         twice = mails_twice(psql)
         if twice:
             raise Trouble(f"two triggers mail for a new row of {twice}")
     finally:
         psql.close()
-        command(f"DROP DATABASE {DATABASE} WITH (FORCE)", "ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()",
-                *(f'DROP ROLE "{role}"' for role in command("SELECT rolname FROM pg_roles") if role not in roles))
+        shutil.rmtree(folder)
+        command("ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()",
+                *(f'DROP {kind} "{name}"{" WITH (FORCE)" * (kind == "DATABASE")}'
+                  for kind, names in MADE.items() for name in command(names) if name not in before[kind]))
         _opener.open(urllib.request.Request(f"{os.environ['SANDBOX_URL']}/_sandbox/reset", method="POST")).close()
 
 

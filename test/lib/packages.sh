@@ -14,6 +14,14 @@ PACKAGES_RUN=(postgresql-15 postgresql-server-dev-15 libcurl4-openssl-dev
 # shellcheck disable=SC2034
 PACKAGES_TEST=(clang-14 perl libipc-run-perl openssl ca-certificates)
 
+# What the examples of doc/ name. Node.js and its driver come with them, or from
+# npm where that is there.
+# shellcheck disable=SC2034
+PACKAGES_PAGES=(curl postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl
+    python3-flask python3-psycopg python3-pytest)
+# shellcheck disable=SC2034
+PACKAGES_NODE=(nodejs node-pg)
+
 # find_missing NAME...: sets MISSING to those that are not installed
 find_missing()
 {

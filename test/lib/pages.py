@@ -21,6 +21,7 @@ README_LINES = 250
 DRAWN = [("test/bench/plot.py", "doc/performance.svg", ["test/bench/results/results.json"])]
 
 FENCE = re.compile(r"^ {0,3}```(\w*)$")
+FILE = re.compile(r"^`([\w./-]+)`:$")
 HEADING = re.compile(r"^(#{1,6}) (.*)$")
 ID = re.compile(r'<a id="([^"]+)">')
 LINK = re.compile(r"!?\[(?:[^][]|\[[^]]*\])*\]\(([^)\s]+)\)")
@@ -29,11 +30,12 @@ CODE = re.compile(r"`[^`]*`")
 
 
 class Block:
-    """A fenced block: its language, its text, the line it begins at, and the
-    anchors of the headings it stands below."""
+    """A fenced block: its language, its text, the line it begins at, the
+    anchors of the headings it stands below, and the name of the file that it
+    is, or None."""
 
-    def __init__(self, language, line, sections):
-        self.language, self.line, self.sections = language, line, sections
+    def __init__(self, language, line, sections, file):
+        self.language, self.line, self.sections, self.file = language, line, sections, file
         self.text = ""
 
 
@@ -46,7 +48,7 @@ class Page:
         self._read()
 
     def _read(self):
-        block, sections = None, []
+        block, sections, file = None, [], None
         for number, line in enumerate(self.lines, 1):
             fence = FENCE.match(line)
             if block is not None:
@@ -56,9 +58,12 @@ class Page:
                     block.text += line + "\n"
                 continue
             if fence:
-                block = Block(fence[1], number, [anchor for _, anchor in sections])
+                block = Block(fence[1], number, [anchor for _, anchor in sections], file and file[1])
+                file = None
                 self.blocks.append(block)
                 continue
+            if line:
+                file = FILE.match(line)
             if line.startswith("    "):
                 continue            # an indented block, or a list's text
             heading = HEADING.match(line)
