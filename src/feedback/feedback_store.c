@@ -35,7 +35,15 @@
 /* Addresses of a connector that Postmark is still to be asked about, at most */
 #define INQUIRIES_MAX 1000
 
-/* A message, wherever it is, that may have been mailed */
+/* A message that may have been mailed: nearly always it is in the history */
+static PmStatement find_finished = {
+	"SELECT email FROM @.postmark_history WHERE id" PM_EQ "$1"
+	" AND created_at" PM_EQ "$2 AND connector" PM_EQ "$3"
+	" AND status" PM_NE "'cancelled' AND status" PM_NE "'suppressed'",
+	3, {INT8OID, TIMESTAMPTZOID, TEXTOID}
+};
+
+/* As find_finished; looked for in all three at once, since it may move */
 static PmStatement find_message = {
 	"SELECT email FROM @.postmark_history WHERE id" PM_EQ "$1"
 	" AND created_at" PM_EQ "$2 AND connector" PM_EQ "$3"
@@ -106,21 +114,26 @@ stream_of(const PmConnector *connector, const PmEvent *event)
 bool
 pm_feedback_is_ours(const PmConnector *connector, const PmEvent *event)
 {
-	Datum		lanes[PM_PRIORITIES];
 	Datum		values[4];
 	uint64		i;
 
 	if (event->id == 0)
 		return false;
-	for (i = 0; i < PM_PRIORITIES; i++)
-		lanes[i] = Int32GetDatum(PM_LANE(connector->number, (int) i));
 	values[0] = Int64GetDatum(event->id);
 	values[1] = TimestampTzGetDatum(event->created_at);
 	values[2] = CStringGetTextDatum(connector->name);
-	values[3] = PointerGetDatum(construct_array(lanes, PM_PRIORITIES, INT4OID,
-												sizeof(int32), true,
-												TYPALIGN_INT));
-	pm_execute_now(&find_message, values, true);
+	pm_execute_now(&find_finished, values, true);
+	if (SPI_processed == 0)
+	{
+		Datum		lanes[PM_PRIORITIES];
+
+		for (i = 0; i < PM_PRIORITIES; i++)
+			lanes[i] = Int32GetDatum(PM_LANE(connector->number, (int) i));
+		values[3] = PointerGetDatum(construct_array(lanes, PM_PRIORITIES,
+													INT4OID, sizeof(int32),
+													true, TYPALIGN_INT));
+		pm_execute_now(&find_message, values, true);
+	}
 	for (i = 0; i < SPI_processed; i++)
 	{
 		char	   *address = SPI_getvalue(SPI_tuptable->vals[i],
