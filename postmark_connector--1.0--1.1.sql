@@ -120,13 +120,19 @@ CREATE TABLE @extschema@.postmark_suppressed (
 	origin text,
 	since timestamptz NOT NULL,
 	lifted boolean NOT NULL,
+	key bigint NOT NULL GENERATED ALWAYS AS (pg_catalog.hashtextextended(
+		connector OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) message_stream
+			OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) address, 0)) STORED,
 	PRIMARY KEY (connector, message_stream, address)
 );
+CREATE INDEX postmark_suppressed_key ON @extschema@.postmark_suppressed (key) WHERE NOT lifted;
 ALTER TABLE @extschema@.postmark_suppressed ALTER address SET STATISTICS 0, ALTER email SET STATISTICS 0;
 COMMENT ON TABLE @extschema@.postmark_suppressed IS
 	'addresses that Postmark does not deliver to, and those of which it said so once';
 COMMENT ON COLUMN @extschema@.postmark_suppressed.address IS
 	'the email with A to Z folded to a to z';
+COMMENT ON COLUMN @extschema@.postmark_suppressed.key IS
+	'a hash of connector, stream and address: what a batch of messages is looked up by';
 COMMENT ON COLUMN @extschema@.postmark_suppressed.lifted IS
 	'true: suppressed no more; the row keeps an older event from counting';
 

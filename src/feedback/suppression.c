@@ -13,12 +13,18 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "common/hashfn.h"
+#include "lib/stringinfo.h"
 #include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
@@ -32,49 +38,133 @@
 /* Postmark's ErrorCode for a recipient that is suppressed */
 #define INACTIVE_RECIPIENT 406
 
-static PmStatement find_suppressed = {
-	"SELECT address, reason FROM @.postmark_suppressed"
-	" WHERE connector" PM_EQ "$1 AND message_stream" PM_EQ "$2"
-	" AND address" PM_EQ "ANY ($3) AND NOT lifted",
-	3, {TEXTOID, TEXTOID, TEXTARRAYOID}
-};
+/* Columns of postmark_suppressed that are read here */
+#define COL_CONNECTOR		1
+#define COL_MESSAGE_STREAM	2
+#define COL_ADDRESS			3
+#define COL_REASON			5
+#define COL_KEY				9
 
-/* Whether anything was ever suppressed, as far as the table's size tells. */
+/* An address that is looked up, and what was found */
+typedef struct Lookup
+{
+	int64		key;
+	const char *email;
+	PmMessage  *message;		/* that goes there; pm_suppressed has none */
+	char	   *why;			/* a whole sentence; NULL: may be sent to */
+} Lookup;
+
+/* The key of an address, as the table's column of that name has it */
+static int64
+key_of(const PmConnector *connector, const char *email, StringInfo buf)
+{
+	int			begin;
+
+	resetStringInfo(buf);
+	appendStringInfo(buf, "%s %s ", connector->name, connector->message_stream);
+	begin = buf->len;
+	appendStringInfoString(buf, email);
+	pm_fold_address(buf->data + begin);
+	return (int64) DatumGetUInt64(hash_any_extended((unsigned char *) buf->data,
+													buf->len, 0));
+}
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	const Lookup *s = a;
+	const Lookup *t = b;
+
+	return s->key < t->key ? -1 : s->key > t->key;
+}
+
+/* Whether a column holds a text, letter case of ASCII aside */
 static bool
-any_suppressed(void)
+holds(HeapTuple row, TupleDesc desc, int attno, const char *wanted)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(row, attno, desc, &isnull);
+
+	return !isnull && pg_strcasecmp(TextDatumGetCString(value), wanted) == 0;
+}
+
+/* A row of the index was found: of which address is it, if of any? */
+static void
+take_row(const PmConnector *connector, Lookup *lookups, int n, HeapTuple row,
+		 TupleDesc desc)
+{
+	int			i;
+
+	if (!holds(row, desc, COL_CONNECTOR, connector->name) ||
+		!holds(row, desc, COL_MESSAGE_STREAM, connector->message_stream))
+		return;
+	for (i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Datum		reason;
+
+		if (lookups[i].why || !holds(row, desc, COL_ADDRESS, lookups[i].email))
+			continue;
+		reason = heap_getattr(row, COL_REASON, desc, &isnull);
+		lookups[i].why = psprintf("The address is suppressed: %s.",
+								  isnull ? "unknown reason" :
+								  TextDatumGetCString(reason));
+	}
+}
+
+/*
+ * Look addresses up.  The index is searched directly, in order, for all of
+ * them in one scan: it is done for every message that is sent, and must not
+ * depend on statistics.
+ */
+static void
+look_up(const PmConnector *connector, Lookup *lookups, int n)
 {
 	Relation	rel;
-	BlockNumber blocks;
+	Relation	index;
+	Snapshot	snapshot;
+	StringInfoData buf;
+	Datum	   *keys;
+	ScanKeyData scan_key;
+	SysScanDesc scan;
+	HeapTuple	row;
+	int			i;
 
-	if (pm_sql_version() < PM_SQL_1_1)
-		return false;
+	if (n == 0 || pm_sql_version() < PM_SQL_1_1)
+		return;
 	rel = table_open(pm_object(PM_SUPPRESSED_ADDRESSES), AccessShareLock);
-	blocks = RelationGetNumberOfBlocks(rel);
+	if (RelationGetNumberOfBlocks(rel) == 0)
+	{
+		table_close(rel, AccessShareLock);
+		return;
+	}
+	index = index_open(pm_object(PM_SUPPRESSED_KEY), AccessShareLock);
+
+	initStringInfo(&buf);
+	for (i = 0; i < n; i++)
+		lookups[i].key = key_of(connector, lookups[i].email, &buf);
+	pfree(buf.data);
+	qsort(lookups, n, sizeof(Lookup), compare_keys);
+	keys = palloc(sizeof(Datum) * n);
+	for (i = 0; i < n; i++)
+		keys[i] = Int64GetDatum(lookups[i].key);
+
+	ScanKeyEntryInitialize(&scan_key, SK_SEARCHARRAY, COL_KEY,
+						   BTEqualStrategyNumber, InvalidOid, InvalidOid,
+						   F_INT8EQ,
+						   PointerGetDatum(construct_array(keys, n, INT8OID,
+														   sizeof(int64),
+														   FLOAT8PASSBYVAL,
+														   TYPALIGN_DOUBLE)));
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &scan_key);
+	while ((row = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
+		take_row(connector, lookups, n, row, RelationGetDescr(rel));
+	systable_endscan_ordered(scan);
+	UnregisterSnapshot(snapshot);
+	pfree(keys);
+	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
-	return blocks > 0;
-}
-
-/* Look folded addresses up; what is found is in SPI's result. */
-static void
-find(const PmConnector *connector, Datum *addresses, int n)
-{
-	Datum		values[3];
-
-	values[0] = CStringGetTextDatum(connector->name);
-	values[1] = CStringGetTextDatum(connector->message_stream);
-	values[2] = PointerGetDatum(construct_array(addresses, n, TEXTOID, -1,
-												false, TYPALIGN_INT));
-	pm_execute_now(&find_suppressed, values, true);
-}
-
-static char *
-explain(uint64 row)
-{
-	char	   *reason = SPI_getvalue(SPI_tuptable->vals[row],
-									  SPI_tuptable->tupdesc, 2);
-
-	return psprintf("The address is suppressed: %s.",
-					reason ? reason : "unknown reason");
 }
 
 /*
@@ -84,85 +174,41 @@ explain(uint64 row)
 char *
 pm_suppressed(const PmConnector *connector, const char *email)
 {
-	MemoryContext context = CurrentMemoryContext;
-	PmOwnerScope scope;
-	char	   *address;
-	Datum		addresses[1];
-	char	   *why = NULL;
+	Lookup		lookup = {0, email, NULL, NULL};
 
-	if (!any_suppressed())
-		return NULL;
-	pm_connect_owner(&scope);
-	address = pstrdup(email);
-	pm_fold_address(address);
-	addresses[0] = CStringGetTextDatum(address);
-	find(connector, addresses, 1);
-	if (SPI_processed > 0)
-		why = MemoryContextStrdup(context, explain(0));
-	pm_disconnect_owner(&scope);
-	return why;
-}
-
-static int
-compare_addresses(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
+	look_up(connector, &lookup, 1);
+	return lookup.why;
 }
 
 /*
  * Finish those of a batch's messages, from "first" on, whose address is
- * suppressed: their disposal becomes PM_FINISH.  Returns how many.  For the
- * worker's transactions.
+ * suppressed: their disposal becomes PM_FINISH.  Returns how many.  Needs a
+ * transaction.
  */
 int
 pm_suppressed_messages(const PmConnector *connector, PmBatch *batch, int first)
 {
-	int			n = batch->nmessages - first;
-	Datum	   *addresses;
-	char	  **found;
-	char	  **reasons;
-	uint64		nfound;
+	int			n = Max(batch->nmessages - first, 0);
+	Lookup	   *lookups = palloc(sizeof(Lookup) * Max(n, 1));
 	int			count = 0;
-	uint64		k;
 	int			i;
 
-	if (n <= 0 || !any_suppressed())
-		return 0;
-	addresses = palloc(sizeof(Datum) * n);
 	for (i = 0; i < n; i++)
 	{
-		char	   *address = pstrdup(batch->messages[first + i].email);
-
-		pm_fold_address(address);
-		addresses[i] = CStringGetTextDatum(address);
+		lookups[i].email = batch->messages[first + i].email;
+		lookups[i].message = &batch->messages[first + i];
+		lookups[i].why = NULL;
 	}
-	find(connector, addresses, n);
-	nfound = SPI_processed;
-	if (nfound == 0)
-		return 0;
-
-	/* Pairs of an address and why, sorted by the address */
-	found = palloc(sizeof(char *) * 2 * nfound);
-	for (k = 0; k < nfound; k++)
-	{
-		found[2 * k] = SPI_getvalue(SPI_tuptable->vals[k],
-									SPI_tuptable->tupdesc, 1);
-		found[2 * k + 1] = explain(k);
-	}
-	qsort(found, nfound, sizeof(char *) * 2, compare_addresses);
+	look_up(connector, lookups, n);
 	for (i = 0; i < n; i++)
 	{
-		PmMessage  *m = &batch->messages[first + i];
-		char	   *address = TextDatumGetCString(addresses[i]);
-
-		reasons = bsearch(&address, found, nfound, sizeof(char *) * 2,
-						  compare_addresses);
-		if (reasons == NULL)
+		if (lookups[i].why == NULL)
 			continue;
-		pm_message_finish(m, "suppressed",
-						  MemoryContextStrdup(batch->context, reasons[1]));
+		pm_message_finish(lookups[i].message, "suppressed",
+						  MemoryContextStrdup(batch->context, lookups[i].why));
 		count++;
 	}
+	pfree(lookups);
 	return count;
 }
 
