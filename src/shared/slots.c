@@ -183,29 +183,27 @@ pm_slot_collect(PmSlot *slot, PmWakeup *wakeup)
 }
 
 /*
- * Say which lanes' messages need not wake this worker until it says otherwise:
- * it would do nothing with them, since their connector is paused, say.  To be
- * called before each sleep; what came in meanwhile and cannot wait now sets the
- * latch.
+ * Whether this worker may sleep: nothing is pending but messages of quiet
+ * lanes, with which it would do nothing, since their connector is paused, say;
+ * until it asks again they do not wake it.
+ *
+ * To be called before each sleep, whatever the latch says: the server's own
+ * waits, for a lock or for a standby in the middle of a commit, reset it as
+ * well, and whoever announced something did that once.
  *
  * quiet: PM_WAKE_LANE_WORDS words of PM_WAKE_LANE_BIT bits
  */
-void
-pm_slot_hush(PmSlot *slot, const uint64 *quiet)
+bool
+pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet)
 {
-	bool		announce;
+	bool		may;
 
-	/* Nobody else writes it */
-	if (memcmp(slot->quiet, quiet, sizeof(slot->quiet)) == 0)
-		return;
 	SpinLockAcquire(&slot->mutex);
 	memcpy(slot->quiet, quiet, sizeof(slot->quiet));
-	announce = !slot->announced && !can_wait(slot);
-	if (announce)
-		slot->announced = true;
+	may = can_wait(slot);
+	slot->announced = !may;
 	SpinLockRelease(&slot->mutex);
-	if (announce)
-		SetLatch(MyLatch);
+	return may;
 }
 
 /* PID of the worker of a database, 0 if it has none that is ready. */

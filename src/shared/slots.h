@@ -49,7 +49,7 @@ typedef struct PmSlot
 	bool		announced;		/* the latch was set for it */
 	uint64		quiet[PM_WAKE_LANE_WORDS];	/* lanes whose messages need not
 											 * wake the worker, see
-											 * pm_slot_hush */
+											 * pm_slot_may_sleep */
 	pg_atomic_uint32 stop;		/* the worker is to end */
 	ConditionVariable finished; /* messages were finished, or states changed */
 } PmSlot;
@@ -87,7 +87,7 @@ extern PmSlot *pm_take_slot(Oid database);
 extern void pm_free_slot(PmSlot *slot);
 extern void pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup);
 extern bool pm_slot_collect(PmSlot *slot, PmWakeup *wakeup);
-extern void pm_slot_hush(PmSlot *slot, const uint64 *quiet);
+extern bool pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet);
 extern pid_t pm_worker_pid(Oid database);
 extern bool pm_database_held(Oid database);
 

@@ -324,22 +324,20 @@ pm_channels_wake(const PmWakeup *wakeup)
 			if (!pm_channel_flows(channel))
 				channel->sweep_at =
 					Min(channel->sweep_at,
-						pm_later(pm_moment(),
-													SWEEP_DELAY));
+						pm_later(pm_moment(), SWEEP_DELAY));
 		}
 	}
 }
 
 /*
- * The lanes whose messages need not wake the worker, as for pm_slot_hush:
- * those of channels that do not flow and will soon be looked at anyway, for
- * what has expired.
+ * The lanes whose messages need not wake the worker, as for
+ * pm_slot_may_sleep: those of channels that do not flow and will soon be
+ * looked at anyway, for what has expired.
  */
 void
 pm_channels_quiet(uint64 *quiet)
 {
-	PmMoment	soon = pm_later(pm_moment(),
-												   SWEEP_DELAY);
+	PmMoment	soon = pm_later(pm_moment(), SWEEP_DELAY);
 	bool		any = false;
 	int			pass;
 

@@ -135,6 +135,9 @@ list_databases(void)
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
 
+	/* It may have waited for a lock, which resets the latch: look again */
+	SetLatch(MyLatch);
+
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
 		if (!db->listed && db->slot == NULL)

@@ -137,7 +137,6 @@ detach(int code, Datum arg)
 static void
 attach(int index)
 {
-	static const uint64 none[PM_WAKE_LANE_WORDS];
 	PmShared   *shared = pm_shared();
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
@@ -145,7 +144,6 @@ attach(int index)
 	slot->proc = MyProc;
 	slot->pid = MyProcPid;
 	LWLockRelease(shared->lock);
-	pm_slot_hush(slot, none);
 	before_shmem_exit(detach, (Datum) 0);
 }
 
@@ -250,9 +248,12 @@ postmark_worker_main(Datum arg)
 		take_wakeup(&extension);
 		next = pm_delivery_turn();
 		pm_channels_quiet(quiet);
-		pm_slot_hush(slot, quiet);
 
-		if (next != PM_NEVER)
+		/* The latch may have been reset by a wait of the turn's */
+		if (!pm_slot_may_sleep(slot, quiet) || ConfigReloadPending ||
+			InterruptPending || pg_atomic_read_u32(&slot->stop))
+			timeout = 0;
+		else if (next != PM_NEVER)
 			timeout = pm_ms_until(next);
 		if (timeout < 0 || timeout > LONG_SLEEP)
 			pgstat_report_stat(true);
