@@ -86,7 +86,7 @@ freeJsonLexContext(JsonLexContext *lex)
 	 CreateWaitEventSet(TopMemoryContext, nevents))
 
 /* An extension's waits had one name for all. */
-#define WaitEventExtensionNew(name) PG_WAIT_EXTENSION
+#define WaitEventExtensionNew(name) ((void) (name), PG_WAIT_EXTENSION)
 #endif							/* 17 */
 
 #if PG_VERSION_NUM < 180000

@@ -37,6 +37,10 @@
  */
 #include "postgres.h"
 
+#ifndef HAVE_SYS_EPOLL_H
+#error "postmark_connector needs epoll, which Linux has"
+#endif
+
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -46,6 +50,7 @@
 #include <unistd.h>
 
 #include "base/compat.h"
+#include "base/wait_event.h"
 #include "postmark/http.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
@@ -411,7 +416,7 @@ pm_http_perform(PmHttpRequest *request, PmHttpResult *result)
 	(void) collect();
 	while (request->state == PM_STATE_ACTIVE)
 	{
-		pm_http_wait(-1, PG_WAIT_EXTENSION);
+		pm_http_wait(-1, pm_wait_event(PM_WAIT_REPLY));
 		CHECK_FOR_INTERRUPTS();
 	}
 

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/errors.h"
 #include "base/times.h"
+#include "base/wait_event.h"
 #include "queue/queue_session.h"
 #include "queue/state.h"
 #include "settings/config_store.h"
@@ -92,11 +93,12 @@ sleep_until(PmSlot *slot, PmMoment end)
 	long		ms = Max(Min(pm_ms_until(end), LOOK_AGAIN), 1);
 
 	if (slot)
-		ConditionVariableTimedSleep(&slot->finished, ms, PG_WAIT_EXTENSION);
+		ConditionVariableTimedSleep(&slot->finished, ms,
+									pm_wait_event(PM_WAIT_DELIVERY));
 	else
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ms, PG_WAIT_EXTENSION);
+						 ms, pm_wait_event(PM_WAIT_DELIVERY));
 		ResetLatch(MyLatch);
 	}
 	CHECK_FOR_INTERRUPTS();

@@ -34,6 +34,7 @@
 #include "base/catalog.h"
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/wait_event.h"
 #include "shared/prepared.h"
 #include "shared/slots.h"
 #include "shared/wake.h"
@@ -108,7 +109,8 @@ hold_database(Oid database)
 	/* The launcher gives the slot back when the process has ended */
 	ConditionVariablePrepareToSleep(&shared->changed);
 	while (slot && slot->database == database && pm_moment() < end)
-		ConditionVariableTimedSleep(&shared->changed, 20, PG_WAIT_EXTENSION);
+		ConditionVariableTimedSleep(&shared->changed, 20,
+									pm_wait_event(PM_WAIT_WORKER_END));
 	ConditionVariableCancelSleep();
 }
 
@@ -117,7 +119,8 @@ owned_database(const char *name)
 {
 	Oid			oid = get_database_oid(name, true);
 
-	return OidIsValid(oid) && object_ownercheck(DatabaseRelationId, oid, GetUserId())
+	return OidIsValid(oid) &&
+		object_ownercheck(DatabaseRelationId, oid, GetUserId())
 		? oid : InvalidOid;
 }
 

@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/wait_event.h"
 #include "settings/guc.h"
 #include "shared/process.h"
 #include "shared/slots.h"
@@ -357,7 +358,7 @@ postmark_launcher_main(Datum arg)
 		ConditionVariablePrepareToSleep(&shared->changed);
 		while (shared->slots[i].proc != NULL)
 			ConditionVariableTimedSleep(&shared->changed, 1000,
-										PG_WAIT_EXTENSION);
+										pm_wait_event(PM_WAIT_WORKER_END));
 		ConditionVariableCancelSleep();
 		if (OidIsValid(shared->slots[i].database))
 			pm_free_slot(&shared->slots[i]);
@@ -382,7 +383,8 @@ postmark_launcher_main(Datum arg)
 			timeout = pm_ms_until(next);
 			events |= WL_TIMEOUT;
 		}
-		(void) WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, events, timeout,
+						 pm_wait_event(PM_WAIT_LAUNCHER_MAIN));
 		ResetLatch(MyLatch);
 	}
 }

@@ -31,6 +31,7 @@
 
 #include "base/catalog.h"
 #include "base/clock.h"
+#include "base/wait_event.h"
 #include "postmark/http.h"
 #include "settings/guc.h"
 #include "shared/slots.h"
@@ -257,6 +258,6 @@ postmark_worker_main(Datum arg)
 			timeout = pm_ms_until(next);
 		if (timeout < 0 || timeout > LONG_SLEEP)
 			pgstat_report_stat(true);
-		pm_http_wait(timeout, PG_WAIT_EXTENSION);
+		pm_http_wait(timeout, pm_wait_event(PM_WAIT_WORKER_MAIN));
 	}
 }
