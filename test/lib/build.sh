@@ -49,8 +49,7 @@ make_tree()
     fi
 }
 
-# build_with COMPILER DIRECTORY [make's arguments]: warnings are errors, by
-# the Makefile.
+# build_with COMPILER DIRECTORY [make's arguments]: warnings are errors.
 build_with()
 {
     local compiler=$1 dir=$2 log=$WORK/log/build-$1.log
@@ -58,7 +57,7 @@ build_with()
     shift 2
     # Two runs may share the source tree: one at a time. Of a lock on the
     # Makefile nothing stays behind.
-    flock "$dir/Makefile" make -C "$dir" -j "$(nproc)" CC="$compiler" \
+    flock "$dir/Makefile" make -C "$dir" -j "$(nproc)" CC="$compiler" WERROR=-Werror \
         PG_CONFIG="$DEBIAN_PG/bin/pg_config" "$@" >"$log" 2>&1 || {
         grep -E -A 6 'error|warning|\*\*\*' "$log" | head -n 60 || tail -n 30 "$log"
         say "$compiler: the build failed"
