@@ -24,6 +24,9 @@ one's). Of what is checked by postmark_verify_code, 493021 stands for the code
 that was mailed last, of postmark_verify_token "the token from the link" for
 what it says.
 
+The reference has to have every object, too: its anchor, and what it takes
+and gives.
+
 Prints a line for each page, "ok" or "not ok"; the exit status is 0 only if
 all of them could be followed.
 """
@@ -43,6 +46,7 @@ import urllib.request
 import pages
 
 DATABASE = "shop"
+REFERENCE = os.path.join("doc", "reference.md")
 WAIT = 30
 # what a page can leave outside of its database, in the order to drop it
 MADE = {"DATABASE": "SELECT datname FROM pg_database", "ROLE": "SELECT rolname FROM pg_roles"}
@@ -230,6 +234,46 @@ def mails_twice(psql):
             GROUP BY tgrelid HAVING count(*) > 1) AS twice;""")
 
 
+# what the catalog writes, and the reference
+WRITTEN = {"timestamp with time zone": "timestamptz", "'00:00:30'": "'30 s'"}
+
+# What the reference has to have: an anchor of each object and setting, each
+# function's arguments and result, each view's columns. The types of defaults
+# are left out.
+IN_REFERENCE = """RESET ROLE;
+    WITH members AS (
+        SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+        WHERE e.extname = 'postmark_connector' AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+    ), functions AS (
+        SELECT p.* FROM members JOIN pg_proc p ON p.oid = objid AND classid = 'pg_proc'::regclass
+    ), relations AS (
+        SELECT c.* FROM members JOIN pg_class c ON c.oid = objid AND classid = 'pg_class'::regclass
+    )
+    SELECT '#' || proname FROM functions
+    UNION ALL SELECT '#' || relname FROM relations
+    UNION ALL SELECT '#' || split_part(name, '.', 2) FROM pg_settings WHERE name LIKE 'postmark_connector.%'
+    UNION ALL
+    SELECT format('`%s(%s)%s`', proname,
+        regexp_replace(pg_get_function_arguments(oid), '::[a-z ]+', '', 'g'),
+        CASE WHEN 'o' = ANY (proargmodes) THEN '' ELSE ' → ' || pg_get_function_result(oid) END)
+    FROM functions WHERE prorettype <> 'trigger'::regtype
+    UNION ALL
+    SELECT format('`%s`', string_agg(attname, ', ' ORDER BY attnum))
+    FROM relations r JOIN pg_attribute ON attrelid = r.oid AND attnum > 0
+    WHERE relkind = 'v' GROUP BY r.oid;"""
+
+
+def missing(psql, page):
+    """What the reference lacks"""
+    text = "\n".join(page.lines)
+    for wanted in psql.ask(IN_REFERENCE).split("\n"):
+        for catalog, written in WRITTEN.items():
+            wanted = wanted.replace(catalog, written)
+        there = wanted[1:] in page.anchors if wanted.startswith("#") else wanted in text
+        if not there:
+            yield wanted
+
+
 def follow(found, page, verbose):
     """Raises Trouble where the page cannot be followed."""
     before = {kind: command(names) for kind, names in MADE.items()}
@@ -247,6 +291,10 @@ def follow(found, page, verbose):
         twice = mails_twice(psql)
         if twice:
             raise Trouble(f"two triggers mail for a new row of {twice}")
+        if page.path == REFERENCE:
+            lacks = list(missing(psql, page))
+            if lacks:
+                raise Trouble("the page lacks " + "\nand ".join(lacks))
     finally:
         psql.close()
         shutil.rmtree(folder)
