@@ -174,11 +174,22 @@ def matches(expected, answer):
     return re.fullmatch(pattern, answer, re.S) is not None
 
 
+def rest():
+    """A reader is slow enough for a worker to have started when he goes on."""
+    end = time.monotonic() + WAIT
+    while command("SELECT 1 FROM postmark_status WHERE state = 'no_worker'", database=DATABASE):
+        if time.monotonic() > end:
+            raise Trouble("no worker starts")
+        time.sleep(0.05)
+
+
 def run_sql(psql, block, verbose):
     for statement, expected, line in split(block.text):
         answer = psql.ask(as_sandbox(as_mailed(statement)))
         if verbose:
             print(f"{statement}\n{answer}")
+        if "postmark_configure" in statement:
+            rest()
         errors = re.findall(r"^(ERROR|FATAL|WARNING):  (\w{5}): ", answer, re.M)
         if expected is not None and re.match("ERROR|WARNING", expected):
             good = expected.split()[:2] in [list(error) for error in errors]
