@@ -1,5 +1,5 @@
 --
--- Who may do what: nobody anything, and what the README's GRANTs give
+-- Who may do what: nobody anything, and what the pages' GRANTs give
 --
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir /sql/common.inc

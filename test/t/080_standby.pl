@@ -94,7 +94,7 @@ ok( $subscriber->poll_query_until(
 		"SELECT count(*) = 4 FROM postmark_messages WHERE status = 'sent'"),
 	'it sends messages of its own');
 
-# And some in the queue; the README says what keeps replicated deletions out
+# And some in the queue; doc/operation.md says what keeps replicated deletions out
 $subscriber->sql(<<'SQL');
 CREATE TRIGGER postmark_not_replicated BEFORE DELETE ON postmark_queue
 	FOR EACH ROW EXECUTE FUNCTION postmark_not_replicated();
