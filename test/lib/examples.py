@@ -46,7 +46,6 @@ import urllib.request
 import pages
 
 DATABASE = "shop"
-REFERENCE = os.path.join("doc", "reference.md")
 WAIT = 30
 # what a page can leave outside of its database, in the order to drop it
 MADE = {"DATABASE": "SELECT datname FROM pg_database", "ROLE": "SELECT rolname FROM pg_roles"}
@@ -302,7 +301,7 @@ def follow(found, page, verbose):
         twice = mails_twice(psql)
         if twice:
             raise Trouble(f"two triggers mail for a new row of {twice}")
-        if page.path == REFERENCE:
+        if page.path == pages.REFERENCE:
             lacks = list(missing(psql, page))
             if lacks:
                 raise Trouble("the page lacks " + "\nand ".join(lacks))

@@ -5,10 +5,12 @@
 
 Links lead somewhere, anchors included; an anchor is there once; a page of
 doc/ says at its top whom it is for and is reached from the README, which
-stays short; a picture shows what its script draws today. Prints a line for each rule, "ok" or "not ok" and what breaks it;
-the exit status is 0 only if all of them hold.
+stays short; the reference names every key of the connector JSON; a picture
+shows what its script draws today. Prints a line for each rule, "ok" or "not
+ok" and what breaks it; the exit status is 0 only if all of them hold.
 """
 
+import glob
 import os
 import re
 import subprocess
@@ -17,6 +19,7 @@ import tempfile
 
 README = "README.md"
 README_LINES = 250
+REFERENCE = os.path.join("doc", "reference.md")
 # script, picture, what it is drawn of
 DRAWN = [("test/bench/plot.py", "doc/performance.svg", ["test/bench/results/results.json"])]
 
@@ -166,12 +169,26 @@ def without_schema(tree, pages):
                 yield f"{page.path}: line {number}"
 
 
+def keys_left_out(tree, pages):
+    """The connector JSON's keys stand in lists named …_keys in the sources."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(tree, "src", "settings", "*.c"))):
+        with open(path, encoding="utf-8") as file:
+            for keys in re.findall(r"_keys\[\] = \{(.*?)\n\};", file.read(), re.S):
+                found += re.findall(r'"(\w+)"', keys)
+    reference = pages[REFERENCE].lines
+    for key in sorted(set(found)) or ["(no list was found)"]:
+        if not any(f"`{key}`" in line for line in reference):
+            yield key
+
+
 RULES = [
     ("every link leads somewhere", dead_links),
     ("every anchor is there once", anchors_twice),
     ("every page of doc/ says at its top whom it is for", for_nobody),
     ("every page of doc/ is reached from the README", out_of_reach),
     (f"the README has at most {README_LINES} lines", too_long),
+    ("the reference has every key of the connector JSON", keys_left_out),
     ("pictures are those that their scripts draw", old_pictures),
     ("the extension is created in a schema of its own", without_schema),
 ]
