@@ -14,10 +14,11 @@
 #include "storage/lwlock.h"
 
 /*
- * Counters that shared memory has room for, about 100 bytes each.  One is
- * there from a failed attempt until the worker has stored it, a second or two.
+ * Counters that a database may have in shared memory, about 100 bytes each.
+ * One is there from a failed attempt until the worker has stored it, a second
+ * or two, or less where there are many.
  */
-#define PM_ATTEMPTS_MAX 16384
+#define PM_ATTEMPTS_SHARE 2048
 
 /* Length of a counter's name */
 #define PM_COUNTER_NAME 17
@@ -68,7 +69,11 @@ extern PmReservation pm_attempts_reserve(PmCounter *counters, int n,
 extern bool pm_attempts_give_back(PmCounter *counters, int n);
 
 /* For the worker */
+extern bool pm_attempts_pressing(void);
 extern int	pm_attempts_collect(PmAttempts *attempts, int max);
 extern bool pm_attempts_stored(const PmAttempts *attempts, int n);
+
+/* For whoever knows that a database, or its extension, is gone */
+extern void pm_attempts_forget(Oid database);
 
 #endif							/* PM_ATTEMPTS_H */

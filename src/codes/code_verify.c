@@ -63,9 +63,10 @@ reserve(PmCounter *counters, int n)
 	epoch = pm_attempts_epoch();
 	do
 	{
+		/* Once it is counted, nothing ends it before its answer */
 		pm_counters_load(counters, n);
-		reservation = pm_attempts_reserve(counters, n, &epoch);
 		CHECK_FOR_INTERRUPTS();
+		reservation = pm_attempts_reserve(counters, n, &epoch);
 	} while (reservation == PM_NOT_LOADED);
 	return reservation == PM_RESERVED;
 }
@@ -128,12 +129,14 @@ verify_code(const char *email, const char *usage_type, const char *digits,
 		return "mismatch";
 	}
 
-	/* Whoever has used it up, and may yet roll back, holds the lock. */
-	pm_code_lock(address_name);
-	found = pm_code_take(code.id);
+	/*
+	 * Whoever has used it up, and may yet roll back, holds the lock.  A wait
+	 * for it may be cancelled, and has spent no attempt then.
+	 */
 	if (pm_attempts_give_back(counters, 2))
 		pm_wake_database(MyDatabaseId, PM_WAKE_ATTEMPTS);
-	return found ? "verified" : "not_found";
+	pm_code_lock(address_name);
+	return pm_code_take(code.id) ? "verified" : "not_found";
 }
 
 /*

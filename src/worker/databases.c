@@ -35,6 +35,7 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/wait_event.h"
+#include "codes/attempts.h"
 #include "shared/prepared.h"
 #include "shared/slots.h"
 #include "shared/wake.h"
@@ -267,6 +268,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	else
 		run_utility(pstmt, queryString, readOnlyTree, context, params,
 					queryEnv, dest, qc);
+	if (OidIsValid(database) && IsA(stmt, DropdbStmt))
+		pm_attempts_forget(database);
 }
 
 /* CREATE EXTENSION, and whatever drops one */

@@ -245,7 +245,10 @@ pm_delivery_turn(void)
 	if (!pm_scan_loaded())
 		return retry_at;
 	if (pm_scan_copied())
-		return PM_NEVER;
+	{
+		pm_house_keep_codes(now);
+		return pm_house_next_codes();
+	}
 
 	collect_requests();
 	for (i = 0; i < pm_channel_count(); i++)

@@ -80,7 +80,7 @@ pm_house_finished(const PmMessage *message)
 /*
  * Codes were issued, or attempts failed.  A code has nothing to clean up
  * before its shortest life is over; attempts are stored at once if that is
- * not more often than it should be.
+ * not more often than it should be, or if room gets short.
  */
 void
 pm_house_codes(uint32 reasons)
@@ -91,9 +91,9 @@ pm_house_codes(uint32 reasons)
 		codes_at = Min(codes_at,
 					   pm_later(now, PM_CODES_CLEANUP_AFTER * 1000L));
 	if (reasons & PM_WAKE_ATTEMPTS)
-		attempts_at =
-			Min(attempts_at,
-				Max(now, pm_later(attempts_stored_at, HOUSEKEEPING_DELAY)));
+		attempts_at = pm_attempts_pressing() ? now
+			: Min(attempts_at,
+				  Max(now, pm_later(attempts_stored_at, HOUSEKEEPING_DELAY)));
 }
 
 typedef struct Sweep
@@ -265,6 +265,24 @@ keep_house(const char *what, PmTransactionBody body, PmMoment *at,
 	*at = Max(*at, soon);
 }
 
+/*
+ * What is done in a copy of another database, too, which sends nothing but
+ * may verify: forget expired codes, store failed attempts.
+ */
+void
+pm_house_keep_codes(PmMoment now)
+{
+	keep_house("forget expired codes", codes_body, &codes_at, now);
+	store_attempts(now);
+}
+
+/* When something of that is next due, PM_NEVER for never. */
+PmMoment
+pm_house_next_codes(void)
+{
+	return Min(codes_at, attempts_at);
+}
+
 /* Do what is due.  Returns whether messages may have been finished. */
 bool
 pm_house_keep(PmMoment now)
@@ -286,8 +304,7 @@ pm_house_keep(PmMoment now)
 	keep_house("make keys for codes", keys_body, &keys_at, now);
 	keep_house("forget the codes of failed messages", content_body,
 			   &content_at, now);
-	keep_house("forget expired codes", codes_body, &codes_at, now);
-	store_attempts(now);
+	pm_house_keep_codes(now);
 	if (pm_history_retention > 0)
 		keep_house("purge its history", purge_body, &purge_at, now);
 	else
@@ -302,6 +319,6 @@ pm_house_keep(PmMoment now)
 PmMoment
 pm_house_next(void)
 {
-	return Min(Min(keys_at, Min(content_at, purge_at)),
-			   Min(codes_at, attempts_at));
+	return Min(Min(keys_at, pm_house_next_codes()),
+			   Min(content_at, purge_at));
 }

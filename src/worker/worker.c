@@ -32,6 +32,7 @@
 #include "base/catalog.h"
 #include "base/clock.h"
 #include "base/wait_event.h"
+#include "codes/attempts.h"
 #include "postmark/http.h"
 #include "settings/guc.h"
 #include "shared/slots.h"
@@ -181,7 +182,10 @@ take_wakeup(Oid *extension)
 	if (!pm_slot_collect(slot, &wakeup))
 		return;
 	if ((wakeup.reasons & PM_WAKE_CATALOG) && !extension_present(extension))
+	{
+		pm_attempts_forget(MyDatabaseId);
 		leave(PM_EXIT_NO_EXTENSION);	/* or another one, see launcher.c */
+	}
 	if (wakeup.reasons & (PM_WAKE_SETTINGS | PM_WAKE_RESUME))
 		pm_delivery_reload();
 	if (wakeup.reasons & PM_WAKE_RESUME)

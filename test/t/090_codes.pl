@@ -685,17 +685,18 @@ like(
 # All counters in use
 #
 
-# Nobody stores them, and the restart has let go of what was there.  Whoever
+# Nobody stores them, and the crash has let go of what was there.  Whoever
 # guesses needs one for the address and one for the code.
 $node->configure(config => { sendLimit => 0 });
 PostmarkExtra::reload($node, worker => 'off');
-$node->restart;
+$node->stop('immediate');
+$node->start;
 $node->sql(<<'SQL');
 DO $$
 BEGIN
 	PERFORM postmark_issue_code(format('full%s@t.example', i), 'SignIn')
 		FROM generate_series(1, 3) i;
-	FOR i IN 1 .. 8191 LOOP
+	FOR i IN 1 .. 1023 LOOP
 		PERFORM postmark_issue_code(format('full%s@t.example', i), 'Register');
 		IF i % 1000 = 0 THEN
 			COMMIT;		-- each has a lock until then
@@ -708,11 +709,11 @@ SQL
 is( $node->sql(<<'SQL'),
 SELECT verdict, count(*)
 FROM (SELECT postmark_verify_code(format('full%s@t.example', i), 'Register', '0000') AS verdict
-	FROM generate_series(1, 8191) i OFFSET 0) v GROUP BY 1;
+	FROM generate_series(1, 1023) i OFFSET 0) v GROUP BY 1;
 SELECT postmark_verify_code('full1@t.example', 'SignIn', '0000')
 SQL
-	"mismatch|8191\nmismatch",
-	'16383 counters are in use');
+	"mismatch|1023\nmismatch",
+	'2047 counters are in use');
 
 # The last code that was issued, of those that nobody sends
 sub queued_code
@@ -742,7 +743,7 @@ $node->sql('DELETE FROM postmark_queue');
 PostmarkExtra::reload($node, worker => 'on');
 ok( PostmarkCluster::until_true(
 		sub {
-			$node->sql('SELECT count(*) FROM postmark_attempts') >= 16384;
+			$node->sql('SELECT count(*) FROM postmark_attempts') >= 2048;
 		},
 		8),
 	'a worker stores all of them without a pause');
@@ -751,7 +752,7 @@ is( $node->sql(
 		FROM postmark_attempts a
 		WHERE until > now() + interval '9 min' AND since > (SELECT min(created_at) FROM postmark_codes WHERE address = 'full1\@t.example')"
 	),
-	'16380|4',
+	'2044|4',
 	'as they are');
 is(verify('overflow@t.example', $overflow),
 	'verified', 'and then there is room again');
