@@ -75,6 +75,18 @@ COMMENT ON FUNCTION @extschema@.postmark_rotate_code_key(text) IS
 -- Operations
 -- ----------------------------------------------------------------------
 
+CREATE FUNCTION @extschema@.postmark_cancel_all(connector text, usage_type text DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_cancel_all(text, text) IS
+	'cancel what is unsent of a connector, of one usage type or of all; returns how many messages';
+
+CREATE FUNCTION @extschema@.postmark_requeue_all(connector text, since interval)
+	RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_requeue_all(text, interval) IS
+	'put what failed in that time, and has not expired, back into the queue; returns how many messages';
+
 -- ----------------------------------------------------------------------
 -- What became of messages and addresses
 -- ----------------------------------------------------------------------
@@ -237,7 +249,7 @@ DECLARE
 		'postmark_rotate_code_key',
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
-		'postmark_forgotten', 'postmark_forget', 'postmark_settings_row'
+		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all', 'postmark_settings_row'
 	];
 	object record;
 BEGIN
