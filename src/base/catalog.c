@@ -23,7 +23,6 @@
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -112,34 +111,44 @@ schema_changed(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * Schema of an extension, InvalidOid if it has just gone, and the version of
- * its objects, palloc'd.
+ * Read the extension's row: its OID, InvalidOid if it is not there.
+ *
+ * Whoever commits tells us before the server's caches are told, so what counts
+ * is the catalog as it is at this moment: no cache, no older snapshot.
+ *
+ * schema, version: become its schema, and the version of its objects, palloc'd;
+ *					NULL if they are not wanted
  */
 static Oid
-extension_schema(Oid extension, char **version)
+read_extension(Oid *schema, char **version)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	Oid			schema = InvalidOid;
+	Oid			extension = InvalidOid;
 
-	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(extension));
-	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
+				F_NAMEEQ, CStringGetDatum(PM_EXTENSION));
+	InvalidateCatalogSnapshot();
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
+		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
 		bool		isnull;
 		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion,
 										 RelationGetDescr(rel), &isnull);
 
-		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
-		*version = isnull ? pstrdup("") : TextDatumGetCString(value);
+		extension = form->oid;
+		if (schema)
+			*schema = form->extnamespace;
+		if (version)
+			*version = isnull ? pstrdup("") : TextDatumGetCString(value);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return schema;
+	return extension;
 }
 
 /* A version of the objects as PM_SQL_..., 0 for one that is not served */
@@ -163,7 +172,7 @@ find_objects(bool missing_ok)
 {
 	static bool callbacks_registered = false;
 	Oid			extension;
-	Oid			schema;
+	Oid			schema = InvalidOid;
 	HeapTuple	tuple;
 	const char *quoted;
 	Oid			objects[PM_OBJECTS];
@@ -185,12 +194,10 @@ find_objects(bool missing_ok)
 
 	/* One that comes while we look counts: we may have seen the old state */
 	seen = known.invalidations + 1;
-	extension = pm_extension_oid();
-	schema = OidIsValid(extension) ?
-		extension_schema(extension, &version_name) : InvalidOid;
-	if (!OidIsValid(schema) && missing_ok)
+	extension = read_extension(&schema, &version_name);
+	if (!OidIsValid(extension) && missing_ok)
 		return false;
-	if (!OidIsValid(schema))
+	if (!OidIsValid(extension))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"%s\" is not installed in this database",
@@ -255,7 +262,7 @@ find_objects(bool missing_ok)
 Oid
 pm_extension_oid(void)
 {
-	return get_extension_oid(PM_EXTENSION, true);
+	return read_extension(NULL, NULL);
 }
 
 /*
