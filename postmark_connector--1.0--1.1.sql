@@ -184,10 +184,10 @@ BEGIN
 	FOREACH name IN ARRAY ARRAY['feedback', 'suppressed', 'inquiries', 'forgotten']
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER postmark_not_replicated
-			BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.%1$I
-			FOR EACH ROW EXECUTE FUNCTION @extschema@.postmark_not_replicated();
-			ALTER TABLE @extschema@.%1$I ENABLE REPLICA TRIGGER postmark_not_replicated',
-			pg_catalog.concat('postmark_', name));
+			BEFORE INSERT OR UPDATE OR DELETE ON %2$s.%1$I
+			FOR EACH ROW EXECUTE FUNCTION %2$s.postmark_not_replicated();
+			ALTER TABLE %2$s.%1$I ENABLE REPLICA TRIGGER postmark_not_replicated',
+			pg_catalog.concat('postmark_', name), '@extschema@');
 	END LOOP;
 END
 $$;
