@@ -32,11 +32,16 @@
 #include "commands/vacuum.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
+#include "utils/guc_tables.h"
 
 /* One function for all kinds of objects; of ours only databases ask. */
 #define object_ownercheck(classid, objectid, roleid) \
 	(AssertMacro((classid) == DatabaseRelationId), \
 	 pg_database_ownercheck(objectid, roleid))
+
+/* The array was not a copy, and had its length elsewhere. */
+#define get_guc_variables(num_vars) \
+	(*(num_vars) = GetNumConfigOptions(), get_guc_variables())
 
 /* The table itself was always vacuumed, and the ring's size was fixed. */
 #define VACOPT_PROCESS_MAIN 0

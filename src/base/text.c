@@ -579,18 +579,19 @@ pm_to_utf8(const char *text)
 
 	/*
 	 * Without a transaction nothing can be looked up, but the worker keeps
-	 * the conversion to its client encoding, UTF8, ready.
+	 * the conversion to its client encoding, UTF8, ready, if there is one.
 	 */
-	if (!IsTransactionState())
+	if (!IsTransactionState() && pg_get_client_encoding() == PG_UTF8)
 		return pg_server_to_any(text, (int) len, PG_UTF8);
 
-	proc = FindDefaultConversionProc(encoding, PG_UTF8);
+	proc = IsTransactionState() ?
+		FindDefaultConversionProc(encoding, PG_UTF8) : InvalidOid;
 	if (!OidIsValid(proc))
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("default conversion function for encoding \"%s\" to \"%s\" does not exist",
-						pg_encoding_to_char(encoding),
-						pg_encoding_to_char(PG_UTF8))));
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("text cannot be converted to UTF-8"),
+				 errdetail("There is no conversion from the database's encoding %s: only ASCII can be sent.",
+						   pg_encoding_to_char(encoding))));
 
 	/* Large enough for the whole text in one call, and the NUL. */
 	size = len * MAX_CONVERSION_GROWTH + 1;

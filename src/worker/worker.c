@@ -17,6 +17,7 @@
 
 #include "access/xact.h"
 #include "libpq/pqsignal.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -26,6 +27,7 @@
 #include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/guc_tables.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -64,8 +66,6 @@ static const struct
 	{"default_transaction_deferrable", "off"},
 	{"session_replication_role", "origin"},
 	{"row_security", "off"},
-	{"statement_timeout", "0"},
-	{"idle_in_transaction_session_timeout", "0"},
 	{"lock_timeout", "50ms"},
 	{"jit", "off"},
 	{"enable_seqscan", "off"},
@@ -84,14 +84,39 @@ static const struct
 
 /*
  * An application's asynchronous commit becomes durable with our first commit
- * after it, before its mail leaves; so ours must be synchronous.  More than
- * that, as remote_apply is, may be asked for.
+ * after it, before its mail leaves; so ours must not be asynchronous.  Which of
+ * the others it is, "local" or "remote_apply", is for the administrator to say.
  */
 static void
 pin_synchronous_commit(void)
 {
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_ON)
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
 		SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/*
+ * A session's time-outs, as this server has them: any of them could end each
+ * of our transactions, or us.
+ */
+static void
+pin_timeouts(void)
+{
+	static const char suffix[] = "_timeout";
+	int			nsettings;
+	struct config_generic **settings = get_guc_variables(&nsettings);
+	int			i;
+
+	for (i = 0; i < nsettings; i++)
+	{
+		const char *name = settings[i]->name;
+		size_t		len = strlen(name);
+
+		if (settings[i]->context == PGC_USERSET &&
+			(settings[i]->flags & GUC_UNIT_TIME) != 0 &&
+			strchr(name, '.') == NULL && len > strlen(suffix) &&
+			strcmp(name + len - strlen(suffix), suffix) == 0)
+			SetConfigOption(name, "0", PGC_SUSET, PGC_S_OVERRIDE);
+	}
 }
 
 static void
@@ -99,6 +124,7 @@ pin_settings(void)
 {
 	int			i;
 
+	pin_timeouts();
 	for (i = 0; i < lengthof(pinned); i++)
 		SetConfigOption(pinned[i].name, pinned[i].value, PGC_SUSET,
 						PGC_S_OVERRIDE);
@@ -107,13 +133,15 @@ pin_settings(void)
 
 /*
  * Request bodies are made outside of transactions, where no conversion can be
- * looked up; that of the client encoding is kept ready.
+ * looked up; that of the client encoding is kept ready.  For a database's
+ * encoding that has none, MULE_INTERNAL, only ASCII can be sent.
  */
 static void
 cache_conversion(void)
 {
 	StartTransactionCommand();
-	SetConfigOption("client_encoding", "UTF8", PGC_USERSET, PGC_S_OVERRIDE);
+	if (PrepareClientEncoding(PG_UTF8) == 0)
+		SetConfigOption("client_encoding", "UTF8", PGC_USERSET, PGC_S_OVERRIDE);
 	CommitTransactionCommand();
 }
 
