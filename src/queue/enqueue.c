@@ -94,7 +94,7 @@ warn_if_stuck(const PmConnector *connector)
 				 errhint("Add postmark_connector to shared_preload_libraries and restart the server."),
 				 errhidestmt(true)));
 	}
-	else if (!pm_worker_enabled || shared->no_worker_slot)
+	else if (!pm_worker_enabled || pm_no_process_left())
 	{
 		if (pm_worker_pid(MyDatabaseId) != 0)
 			return;

@@ -71,7 +71,7 @@ explain_no_worker(PmState *state)
 		state->detail = pstrdup("postmark_connector.worker is off");
 		state->hint = pstrdup("Set it to on and reload the configuration.");
 	}
-	else if (shared->no_worker_slot)
+	else if (pm_no_process_left())
 	{
 		state->detail = pstrdup("no background worker could be started");
 		state->hint = pstrdup("Raise max_worker_processes and restart the server.");

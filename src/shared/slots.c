@@ -16,18 +16,29 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "shared/slots.h"
 #include "shared/wakeup.h"
 
+/* So long after the server's start, ms, the launcher is there. */
+#define LAUNCHER_STARTS 5000
+
 static PmShared *shared = NULL;
 
-/* A slot for each process that could be a worker: see PmSharedPart. */
+/* A slot for each process that could be a worker, and what is before them */
+static Size
+slots_alone(void)
+{
+	return MAXALIGN(add_size(offsetof(PmShared, slots),
+							 mul_size(max_worker_processes, sizeof(PmSlot))));
+}
+
+/* See PmSharedPart. */
 Size
 pm_slots_size(void)
 {
-	return add_size(offsetof(PmShared, slots),
-					mul_size(max_worker_processes, sizeof(PmSlot)));
+	return add_size(slots_alone(), mul_size(MaxBackends, sizeof(PmHold)));
 }
 
 /* See PmSharedPart. */
@@ -42,6 +53,8 @@ pm_slots_init(void *place, LWLock *lock, bool found)
 	memset(shared, 0, pm_slots_size());
 	shared->lock = lock;
 	ConditionVariableInit(&shared->changed);
+	shared->nholds = MaxBackends;
+	shared->holds = (PmHold *) ((char *) place + slots_alone());
 	shared->nslots = max_worker_processes;
 	for (i = 0; i < shared->nslots; i++)
 	{
@@ -229,8 +242,22 @@ pm_database_held(Oid database)
 {
 	int			i;
 
-	for (i = 0; i < PM_MAX_HOLDS; i++)
+	for (i = 0; i < shared->nholds; i++)
 		if (shared->holds[i].pid != 0 && shared->holds[i].database == database)
 			return true;
 	return false;
+}
+
+/*
+ * Whether max_worker_processes is too low for the worker of each database, or
+ * for the launcher, which the postmaster does not start then, without a word
+ * but in its log.
+ */
+bool
+pm_no_process_left(void)
+{
+	return shared->no_worker_slot ||
+		(!shared->launcher_seen &&
+		 TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(),
+									LAUNCHER_STARTS));
 }

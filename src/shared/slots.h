@@ -17,9 +17,6 @@
 
 #include "shared/wakeup.h"
 
-/* Databases that may be held free of workers at the same time. */
-#define PM_MAX_HOLDS 16
-
 /* Databases to be looked at that the launcher can be told by name. */
 #define PM_MAX_PROBES 32
 
@@ -54,6 +51,7 @@ typedef struct PmSlot
 	ConditionVariable finished; /* messages were finished, or states changed */
 } PmSlot;
 
+/* A database that somebody keeps free of workers. */
 typedef struct PmHold
 {
 	Oid			database;		/* InvalidOid: free */
@@ -67,12 +65,14 @@ typedef struct PmShared
 	/* protected by lock */
 	PGPROC	   *launcher;
 	pid_t		launcher_pid;
+	bool		launcher_seen;	/* there was one since the server's start */
 	bool		no_worker_slot; /* max_worker_processes is too low */
 	bool		list_databases; /* some were made, changed or dropped */
 	int			nprobes;		/* in these the extension was made or dropped */
 	Oid			probes[PM_MAX_PROBES];
 	bool		probe_all;		/* in more of them than there is room for */
-	PmHold		holds[PM_MAX_HOLDS];
+	int			nholds;
+	PmHold	   *holds;			/* each backend may have one */
 
 	ConditionVariable changed;	/* a worker attached or ended */
 	int			nslots;
@@ -90,5 +90,6 @@ extern bool pm_slot_collect(PmSlot *slot, PmWakeup *wakeup);
 extern bool pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet);
 extern pid_t pm_worker_pid(Oid database);
 extern bool pm_database_held(Oid database);
+extern bool pm_no_process_left(void);
 
 #endif							/* PM_SLOTS_H */

@@ -57,7 +57,7 @@ release_databases(void)
 	int			i;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (i = 0; i < PM_MAX_HOLDS; i++)
+	for (i = 0; i < shared->nholds; i++)
 		if (shared->holds[i].pid == MyProcPid)
 		{
 			shared->holds[i].pid = 0;
@@ -69,7 +69,7 @@ release_databases(void)
 }
 
 static void
-release_at_exit(int code, Datum arg)
+release_on_error(int code, Datum arg)
 {
 	release_databases();
 }
@@ -78,20 +78,13 @@ release_at_exit(int code, Datum arg)
 static void
 hold_database(Oid database)
 {
-	static bool registered = false;
 	PmShared   *shared = pm_shared();
 	PmMoment	end = pm_later(pm_moment(), STOP_TIMEOUT);
 	PmSlot	   *slot;
 	int			i;
 
-	if (!registered)
-	{
-		before_shmem_exit(release_at_exit, (Datum) 0);
-		registered = true;
-	}
-
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (i = 0; i < PM_MAX_HOLDS; i++)
+	for (i = 0; i < shared->nholds; i++)
 		if (shared->holds[i].pid == 0)
 		{
 			shared->holds[i].pid = MyProcPid;
@@ -211,17 +204,14 @@ run_holding(Oid database, PlannedStmt *pstmt, const char *queryString,
 			ParamListInfo params, QueryEnvironment *queryEnv,
 			DestReceiver *dest, QueryCompletion *qc)
 {
-	hold_database(database);
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(release_on_error, (Datum) 0);
 	{
+		hold_database(database);
 		run_utility(pstmt, queryString, readOnlyTree, context, params,
 					queryEnv, dest, qc);
 	}
-	PG_FINALLY();
-	{
-		release_databases();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(release_on_error, (Datum) 0);
+	release_databases();
 }
 
 /* Have the worker and the launcher told of what a prepared transaction did. */

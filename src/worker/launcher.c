@@ -344,6 +344,7 @@ postmark_launcher_main(Datum arg)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	shared->launcher = MyProc;
 	shared->launcher_pid = MyProcPid;
+	shared->launcher_seen = true;
 	for (i = 0; i < shared->nslots; i++)
 	{
 		pg_atomic_write_u32(&shared->slots[i].stop, 1);
