@@ -104,8 +104,8 @@ SET ROLE regress_postmark_sender;
 SELECT * FROM test.attempt('CREATE TRIGGER x BEFORE INSERT ON postmark_queue FOR EACH ROW EXECUTE FUNCTION postmark_queue_row()');
 SELECT postmark_send('eve@example.com', 'SignIn', '493021') IS NOT NULL;
 -- the proxy may hold a password
-SELECT * FROM test.attempt('SHOW postmark_connector.proxy');
-SELECT * FROM test.attempt($$SELECT current_setting('postmark_connector.proxy')$$);
+SELECT left(said, 5) FROM test.attempt('SHOW postmark_connector.proxy') AS said LIMIT 1;
+SELECT left(said, 5) FROM test.attempt($$SELECT current_setting('postmark_connector.proxy')$$) AS said LIMIT 1;
 RESET ROLE;
 
 -- the extension itself is not for everybody, not even for the database's owner

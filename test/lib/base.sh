@@ -47,7 +47,7 @@ clean_environment()
 {
     local name
 
-    for name in $(compgen -e | grep -E '^(PG|LC_)' | grep -v '^PG_TEST_TIMEOUT_DEFAULT$'); do
+    for name in $(compgen -e | grep -E '^(PG|LC_)' | grep -vE '^(PG_TEST_TIMEOUT_DEFAULT|PG_MAJOR)$'); do
         unset "$name"
     done
     unset LANGUAGE CDPATH GREP_OPTIONS PERL5OPT PYTHONHOME PYTHONPATH MAKEFLAGS
@@ -179,6 +179,7 @@ clean_up()
 {
     local file pid
 
+    allow_clusters
     [ -n "$WORK" ] && [ -d "$WORK/jobs" ] || return 0
     for file in "$WORK"/jobs/*; do
         [ ! -e "$file" ] || job_end "${file##*/}"

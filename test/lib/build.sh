@@ -8,12 +8,10 @@
 # made in a tenth of a second. That needs no root, leaves the machine as it
 # was, and lets two runs with different sources go on side by side.
 #
-# Gives
+# Needs choose_postgres() of packages.sh. Gives
 #   BINDIR   the programs of that installation, first in PATH from then on
 #   TREE     a copy of the source tree that the unprivileged user can read
 
-DEBIAN_PG=/usr/lib/postgresql/15
-DEBIAN_SHARE=/usr/share/postgresql/15
 PREFIX=''
 BINDIR=''
 TREE=''
@@ -29,7 +27,7 @@ copy_tree()
         git_here ls-files -z --cached --others --exclude-standard
     else
         # a release's tarball
-        (cd "$ROOT" && find . \( -name .git -o -name '*.o' -o -name '*.so' \) -prune -o -type f -print0)
+        (cd "$ROOT" && find . \( -name .git -o -path ./build -o -name '*.o' -o -name '*.so' \) -prune -o -type f -print0)
     fi | while IFS= read -r -d '' file; do
         # git also lists what has been deleted and not committed yet
         [ ! -e "$ROOT/$file" ] || printf '%s\0' "$file"
@@ -49,27 +47,41 @@ make_tree()
     fi
 }
 
-# build_with COMPILER DIRECTORY [make's arguments]: warnings are errors.
+# Where a compiler builds: test/check builds in build/ of the source tree, so
+# that the next run compiles only what has changed, in a folder for each
+# compiler and version of the server; git ignores it. Others, and who may not
+# write there, build in $WORK.
+build_dir()
+{
+    if [ -n "${KEEP_BUILDS:-}" ] && [ -w "$ROOT" ]; then
+        say "$ROOT/build/$PG_MAJOR-$1"
+    else
+        say "$WORK/build-$1"
+    fi
+}
+
+# build_with COMPILER [make's arguments]: builds a copy of the tree. Warnings
+# are errors.
 build_with()
 {
-    local compiler=$1 dir=$2 log=$WORK/log/build-$1.log
+    local compiler=$1 log=$WORK/log/build-$1.log dir
 
-    shift 2
-    # Two runs may share the source tree: one at a time. Of a lock on the
-    # Makefile nothing stays behind.
-    flock "$dir/Makefile" make -C "$dir" -j "$(nproc)" CC="$compiler" WERROR=-Werror \
-        PG_CONFIG="$DEBIAN_PG/bin/pg_config" "$@" >"$log" 2>&1 || {
+    shift
+    dir=$(build_dir "$compiler")
+    mkdir -p "$dir"
+    # Two runs may share the source tree: one at a time. Of a lock on a folder
+    # nothing stays behind.
+    # shellcheck disable=SC2094
+    (
+        # make goes by the time of a file, which the copy keeps
+        flock 9 && find "$dir" -type f ! -name '*.o' -delete && copy_tree "$dir" &&
+            make -C "$dir" -j "$(nproc)" CC="$compiler" WERROR=-Werror \
+                PG_CONFIG="$DEBIAN_PG/bin/pg_config" "$@" >"$log" 2>&1
+    ) 9<"$dir" || {
         grep -E -A 6 'error|warning|\*\*\*' "$log" | head -n 60 || tail -n 30 "$log"
         say "$compiler: the build failed"
         return 1
     }
-}
-
-# Where to build: in the source tree, so that the next run compiles only what
-# has changed; if that is not ours to write to, in the copy.
-build_dir()
-{
-    if [ -w "$ROOT" ]; then say "$ROOT"; else say "$TREE"; fi
 }
 
 # Builds with gcc and installs into an installation of our own. Sets PREFIX
@@ -78,7 +90,7 @@ build_and_install()
 {
     local share
 
-    [ -x "$DEBIAN_PG/bin/postgres" ] || die "PostgreSQL 15 is not in $DEBIAN_PG"
+    [ -x "$DEBIAN_PG/bin/postgres" ] || die "PostgreSQL $PG_MAJOR is not in $DEBIAN_PG"
     PREFIX=$WORK/pg
     share=$PREFIX$DEBIAN_SHARE
     mkdir -p "$PREFIX$DEBIAN_PG" "$share"
@@ -91,16 +103,9 @@ build_and_install()
     rm -f "$PREFIX$DEBIAN_PG/lib/postmark_connector.so" \
         "$share"/extension/postmark_connector{.control,--*.sql}
 
-    build_with gcc "$(build_dir)" install DESTDIR="$PREFIX" || return 1
+    build_with gcc install DESTDIR="$PREFIX" || return 1
 
     BINDIR=$PREFIX$DEBIAN_PG/bin
     export PATH=$BINDIR:$PATH
     export PG_CONFIG=$BINDIR/pg_config
-}
-
-# The same sources with another compiler, elsewhere, for its warnings alone.
-build_with_clang()
-{
-    copy_tree "$WORK/clang"
-    build_with clang-14 "$WORK/clang"
 }

@@ -1,26 +1,78 @@
 # shellcheck shell=bash
 #
-# test/lib/packages.sh: what a bare Debian 12 lacks. On a machine that has it
-# all this asks dpkg once and touches nothing.
+# test/lib/packages.sh: which PostgreSQL, and what a bare Debian lacks. On a
+# machine that has it all this asks dpkg once and touches nothing.
+#
+# Reads PG_MAJOR, the version wanted. Gives
+#   PG_MAJOR        the version taken
+#   DEBIAN_PG       where its programs are, and its libraries
+#   DEBIAN_SHARE    where its extensions are
+#   PACKAGES_...    what is needed for what
 
-# To build, and to run with the sandbox. The tools of build-essential are
-# named one by one: its C++ compiler is of no use here.
-# shellcheck disable=SC2034  # read by the scripts that source this file
-PACKAGES_RUN=(postgresql-15 postgresql-server-dev-15 libcurl4-openssl-dev
-    gcc libc6-dev make python3 python3-aiohttp python3-pystache)
+# The versions that the extension serves, the newest first
+SERVED=(19 18 17 16 15)
 
-# To test as well. clang-14, for the second compile check, is a dependency of
-# postgresql-server-dev-15, but it is we who call it.
-# shellcheck disable=SC2034
-PACKAGES_TEST=(clang-14 perl libipc-run-perl openssl ca-certificates)
+# choose_postgres: without a PG_MAJOR the newest that is installed, or else the
+# newest that can be.
+choose_postgres()
+{
+    local wanted=${PG_MAJOR:-} served="${SERVED[-1]} to ${SERVED[0]}" majors=("${SERVED[@]}")
 
-# What the examples of doc/ name. Node.js and its driver come with them, or from
-# npm where that is there.
-# shellcheck disable=SC2034
-PACKAGES_PAGES=(curl postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl
-    python3-flask python3-psycopg python3-pytest)
-# shellcheck disable=SC2034
-PACKAGES_NODE=(nodejs node-pg)
+    [[ -z $wanted || " ${SERVED[*]} " = *" $wanted "* ]] ||
+        die "PG_MAJOR is $wanted, and postmark_connector serves PostgreSQL $served"
+    command -v dpkg-query >/dev/null || die "this needs Debian, or a system made of it (there is no dpkg here)"
+    [ -z "$wanted" ] || majors=("$wanted")
+    find_postgres installed "${majors[@]}" ||
+        find_postgres offered "${majors[@]}" ||
+        { refresh_lists && find_postgres offered "${majors[@]}"; } ||
+        die "PostgreSQL ${wanted:-$served} would serve, but it is not installed and no package source of this machine has it"
+
+    # shellcheck disable=SC2034
+    DEBIAN_PG=/usr/lib/postgresql/$PG_MAJOR
+    # shellcheck disable=SC2034
+    DEBIAN_SHARE=/usr/share/postgresql/$PG_MAJOR
+
+    # To build, and to run with the sandbox. The tools of build-essential are
+    # named one by one: its C++ compiler is of no use here.
+    # shellcheck disable=SC2034  # read by the scripts that source this file
+    PACKAGES_RUN=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR" libcurl4-openssl-dev
+        gcc libc6-dev make python3 python3-aiohttp python3-pystache)
+
+    # To test as well. A clang, for the second compile check, is a dependency
+    # of postgresql-server-dev, but it is we who call it.
+    # shellcheck disable=SC2034
+    PACKAGES_TEST=(clang perl libipc-run-perl openssl ca-certificates)
+
+    # What the examples of doc/ name. Node.js and its driver come with them, or
+    # from npm where that is there.
+    # shellcheck disable=SC2034
+    PACKAGES_PAGES=(curl "postgresql-$PG_MAJOR-pgtap" libtap-parser-sourcehandler-pgtap-perl
+        python3-flask python3-psycopg python3-pytest)
+    # shellcheck disable=SC2034
+    PACKAGES_NODE=(nodejs node-pg)
+}
+
+# find_postgres HOW MAJOR...: sets PG_MAJOR to the first that is there
+find_postgres()
+{
+    local how=$1 major
+
+    shift
+    for major in "$@"; do
+        if "$how" "$major"; then
+            PG_MAJOR=$major
+            return
+        fi
+    done
+    return 1
+}
+
+installed() { [ -x "/usr/lib/postgresql/$1/bin/postgres" ]; }
+
+offered()
+{
+    apt-cache policy "postgresql-server-dev-$1" 2>/dev/null | grep -q '^  Candidate: [0-9]'
+}
 
 # find_missing NAME...: sets MISSING to those that are not installed
 find_missing()
@@ -35,29 +87,69 @@ find_missing()
     done
 }
 
+# as_root COMMAND...
+as_root()
+{
+    if ((EUID == 0)); then
+        "$@"
+    else
+        sudo -n "$@"
+    fi
+}
+
+can_be_root() { ((EUID == 0)) || sudo -n true 2>/dev/null; }
+
+# True if the lists of packages that can be had are as new as they get.
+refresh_lists()
+{
+    [ -z "${LISTS_ARE_NEW:-}" ] || return 0
+    can_be_root || return 1
+    say "Fetching the lists of packages"
+    as_root apt-get -qq update >"$WORK/log/lists.log" 2>&1 </dev/null || {
+        tail -n 20 "$WORK/log/lists.log"
+        die "apt-get could not fetch the lists of packages"
+    }
+    LISTS_ARE_NEW=1
+}
+
+# Debian's package of a server makes a cluster and starts it. Ours is none of
+# the machine's business, so while we install, no cluster is made.
+NO_CLUSTER=/etc/postgresql-common/createcluster.d/postmark_connector.conf
+
+keep_from_clusters()
+{
+    as_root mkdir -p "${NO_CLUSTER%/*}"
+    say "create_main_cluster = false" | as_root tee "$NO_CLUSTER" >/dev/null
+    CLUSTERS_KEPT_OFF=1
+}
+
+allow_clusters()
+{
+    [ -n "${CLUSTERS_KEPT_OFF:-}" ] || return 0
+    as_root rm -f "$NO_CLUSTER"
+    CLUSTERS_KEPT_OFF=
+}
+
 # ensure_packages NAME...
 ensure_packages()
 {
-    local log=$WORK/log/packages.log root=()
+    local log=$WORK/log/packages.log start
 
-    command -v dpkg-query >/dev/null || die "this needs Debian 12 (there is no dpkg here)"
     find_missing "$@"
     ((${#MISSING[@]} > 0)) || return 0
+    can_be_root || die "only root can install what is missing: apt-get install ${MISSING[*]}"
 
-    if ((EUID != 0)); then
-        sudo -n true 2>/dev/null ||
-            die "only root can install what is missing: apt-get install ${MISSING[*]}"
-        root=(sudo -n)
-    fi
-    say "Installing ${MISSING[*]}"
-    {
-        "${root[@]}" apt-get -qq update &&
-            "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
-                --no-install-recommends -o DPkg::Lock::Timeout=300 "${MISSING[@]}"
-    } >"$log" 2>&1 </dev/null || {
+    refresh_lists
+    start=$SECONDS
+    say "Installing ${MISSING[*]}: a minute or two"
+    keep_from_clusters
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
+        --no-install-recommends -o DPkg::Lock::Timeout=300 "${MISSING[@]}" >"$log" 2>&1 </dev/null || {
         tail -n 20 "$log"
         die "apt-get could not install ${MISSING[*]}"
     }
+    allow_clusters
     find_missing "$@"
     ((${#MISSING[@]} == 0)) || die "still missing after apt-get install: ${MISSING[*]}"
+    say "Installed in $((SECONDS - start)) s"
 }
