@@ -14,10 +14,15 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "executor/spi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/guc.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
@@ -79,11 +84,23 @@ static PmStatement next_history_connector = {
 	" ORDER BY connector, finished_at LIMIT 1",
 	1, {TEXTOID}
 };
-static PmStatement purge_history = {
-	"DELETE FROM @.postmark_history WHERE id IN (SELECT id"
-	" FROM @.postmark_history WHERE connector = $1 AND finished_at < $2"
-	" ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED)",
-	3, {TEXTOID, TIMESTAMPTZOID, INT8OID}
+static PmStatement read_old = {
+	"SELECT ctid, finished_at FROM @.postmark_history"
+	" WHERE connector = $1 AND finished_at >= $2 AND finished_at < $3"
+	" ORDER BY finished_at OFFSET $4 LIMIT $5",
+	5, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID}
+};
+static PmStatement delete_old = {
+	"DELETE FROM @.postmark_history WHERE ctid = ANY ($1)", 1, {TIDARRAYOID}
+};
+static PmStatement next_old = {
+	"SELECT finished_at FROM @.postmark_history"
+	" WHERE connector = $1 AND finished_at >= $2"
+	" ORDER BY finished_at LIMIT 1",
+	2, {TEXTOID, TIMESTAMPTZOID}
+};
+static PmStatement check_at_once = {
+	"SET CONSTRAINTS ALL IMMEDIATE", 0, {0}
 };
 
 /* The row of a finished message. */
@@ -240,42 +257,157 @@ pm_history_forget_content(TimestampTz now, int limit, TimestampTz *next)
 }
 
 /*
- * Delete at most "limit" finished messages a connector from before "before".
- * Returns their number; *oldest becomes the time of the oldest that remains
- * (DT_NOEND: none).
+ * The first connector behind "connector" that has finished messages, which may
+ * have been removed since, in its place, NAMEDATALEN bytes.  False: none.
  */
-int
-pm_history_purge(TimestampTz before, int limit, TimestampTz *oldest)
+bool
+pm_history_next_connector(char *connector)
 {
-	char	   *connector = pstrdup("");
-	int			n = 0;
+	Datum		values[1];
+	bool		isnull;
+	Datum		value;
 
-	*oldest = DT_NOEND;
-	for (;;)
+	values[0] = CStringGetTextDatum(connector);
+	pm_execute(&next_history_connector, values, NULL, 1);
+	if (SPI_processed == 0)
+		return false;
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+						  &isnull);
+	strlcpy(connector, TextDatumGetCString(value), NAMEDATALEN);
+	return true;
+}
+
+static void
+delete_rows(Datum *tids, int n)
+{
+	Datum		values[1];
+
+	values[0] = PointerGetDatum(construct_array(tids, n, TIDOID,
+												sizeof(ItemPointerData), false,
+												TYPALIGN_SHORT));
+	pm_execute(&delete_old, values, NULL, 0);
+}
+
+/* Delete a row, in a subtransaction; false if that cannot be done. */
+static bool
+try_delete(Datum tid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool deleted = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
 	{
-		Datum		values[3];
-		HeapTuple	row;
-		TimestampTz first;
+		delete_rows(&tid, 1);
+		ReleaseCurrentSubTransaction();
+		deleted = true;
+	}
+	PG_CATCH();
+	{
+		int			sqlstate = geterrcode();
+
+		/* All else is the whole step's matter */
+		if (ERRCODE_TO_CATEGORY(sqlstate) !=
+			ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
+			sqlstate != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return deleted;
+}
+
+/*
+ * Delete some of a connector's finished messages from before "before": those
+ * behind a position, which moves, and does not go back over what remains.
+ *
+ * limit:  so many rows at most
+ * by_row: each by itself, and pass those over that somebody has locked, or
+ *		   refers to; else one of them is an error
+ * next:   if there are no more, the time of the next one (DT_NOEND: none)
+ *
+ * Returns whether there may be more.
+ */
+bool
+pm_history_purge(PmHistoryPosition *position, TimestampTz before, int limit,
+				 bool by_row, TimestampTz *next)
+{
+	Datum		values[5];
+	Datum	   *tids;
+	TimestampTz *times;
+	bool	   *kept;
+	int			n;
+	int			i;
+
+	/* No plan may depend on statistics */
+	(void) set_config_option("enable_seqscan", "off", PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	(void) set_config_option("enable_bitmapscan", "off", PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+
+	/* What a crash brings back is deleted again */
+	(void) set_config_option("synchronous_commit", "off", PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+
+	values[0] = CStringGetTextDatum(position->connector);
+	values[1] = TimestampTzGetDatum(position->finished_at);
+	values[2] = TimestampTzGetDatum(before);
+	values[3] = Int64GetDatum(position->kept);
+	values[4] = Int64GetDatum(limit);
+	pm_execute(&read_old, values, NULL, 0);
+	n = (int) SPI_processed;
+	tids = palloc(sizeof(Datum) * Max(n, 1));
+	times = palloc(sizeof(TimestampTz) * Max(n, 1));
+	kept = palloc0(sizeof(bool) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
 		bool		isnull;
 
-		values[0] = CStringGetTextDatum(connector);
-		pm_execute(&next_history_connector, values, NULL, 1);
-		if (SPI_processed == 0)
-			return n;
-		row = SPI_tuptable->vals[0];
-		connector = TextDatumGetCString(SPI_getbinval(row,
-													  SPI_tuptable->tupdesc, 1,
-													  &isnull));
-		first = DatumGetTimestampTz(SPI_getbinval(row, SPI_tuptable->tupdesc, 2,
-												  &isnull));
-		*oldest = Min(*oldest, first);
-		if (first < before)
+		tids[i] = datumCopy(SPI_getbinval(row, desc, 1, &isnull), false,
+							sizeof(ItemPointerData));
+		times[i] = DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+
+	if (n > 0)
+	{
+		/* Deferred ones could not be checked with the owner's rights */
+		pm_execute(&check_at_once, NULL, NULL, 0);
+		if (!by_row)
+			delete_rows(tids, n);
+		for (i = 0; by_row && i < n; i++)
+			kept[i] = !try_delete(tids[i]);
+		if (times[n - 1] != position->finished_at)
+			position->kept = 0;
+		position->finished_at = times[n - 1];
+		for (i = 0; i < n; i++)
 		{
-			values[0] = CStringGetTextDatum(connector);
-			values[1] = TimestampTzGetDatum(before);
-			values[2] = Int64GetDatum(limit);
-			pm_execute(&purge_history, values, NULL, 0);
-			n += (int) SPI_processed;
+			if (kept[i] && times[i] == position->finished_at)
+				position->kept++;
+			position->passed |= kept[i];
 		}
 	}
+	if (n == limit)
+		return true;
+
+	values[1] = TimestampTzGetDatum(before);
+	pm_execute(&next_old, values, NULL, 1);
+	*next = DT_NOEND;
+	if (SPI_processed > 0)
+	{
+		bool		isnull;
+
+		*next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+												  SPI_tuptable->tupdesc, 1,
+												  &isnull));
+	}
+	return false;
 }

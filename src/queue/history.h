@@ -15,11 +15,21 @@
 
 #include "queue/batch.h"
 
+/* How far a connector's old messages have been seen to */
+typedef struct PmHistoryPosition
+{
+	char		connector[NAMEDATALEN];
+	TimestampTz finished_at;	/* none from before it */
+	int64		kept;			/* of those of that time, so many remain */
+	bool		passed;			/* there are others, too, that remain */
+} PmHistoryPosition;
+
 extern void pm_history_insert(const PmBatch *batch, TimestampTz now,
 							  bool careful);
 extern int	pm_history_forget_content(TimestampTz now, int limit,
 									  TimestampTz *next);
-extern int	pm_history_purge(TimestampTz before, int limit,
-							 TimestampTz *oldest);
+extern bool pm_history_next_connector(char *connector);
+extern bool pm_history_purge(PmHistoryPosition *position, TimestampTz before,
+							 int limit, bool by_row, TimestampTz *next);
 
 #endif							/* PM_HISTORY_H */

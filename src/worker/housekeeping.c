@@ -32,40 +32,41 @@
 #include "worker/channel.h"
 #include "worker/housekeeping.h"
 #include "worker/jobs.h"
+#include "worker/purge.h"
 
-/* Rows that one transaction deletes */
+/* Rows that one transaction stores or finishes */
 #define HOUSEKEEPING_ROWS	1000
+
+/* Rows that one forgets, while messages may wait */
+#define STEP_ROWS			200
 
 /* Shortest time between two of the same kind, ms */
 #define HOUSEKEEPING_DELAY	1000
 
 static PmMoment keys_at;		/* make keys that connectors lack */
 static PmMoment content_at;		/* forget codes of failed messages */
-static PmMoment purge_at;		/* forget old history */
 static PmMoment codes_at;		/* forget expired codes and what belongs to
 								 * them */
 static PmMoment attempts_at;	/* store failed attempts */
 static PmMoment attempts_stored_at;
-
-/* How long finished messages are kept, us */
-static int64
-retention(void)
-{
-	return pm_history_retention * INT64CONST(60) * USECS_PER_SEC;
-}
+static int	keys_failures;		/* in a row */
+static int	content_failures;
+static int	codes_failures;
 
 /* Begin: look at everything once. */
 void
 pm_house_start(void)
 {
-	keys_at = content_at = purge_at = codes_at = attempts_at = PM_AT_ONCE;
+	keys_at = content_at = codes_at = attempts_at = PM_AT_ONCE;
+	pm_purge_start();
 }
 
 /* history_retention may be another one, or there is another connector. */
 void
 pm_house_reload(void)
 {
-	purge_at = keys_at = PM_AT_ONCE;
+	keys_at = PM_AT_ONCE;
+	pm_purge_start();
 }
 
 /* A message was stored in the history. */
@@ -74,7 +75,7 @@ pm_house_finished(const PmMessage *message)
 {
 	if (strcmp(message->status, "failed") == 0)
 		content_at = Min(content_at, pm_moment_of(message->expires_at));
-	purge_at = Min(purge_at, pm_moment() + retention());
+	pm_purge_finished();
 }
 
 /*
@@ -171,24 +172,11 @@ content_body(void *arg)
 {
 	TimestampTz next;
 
-	if (pm_history_forget_content(GetCurrentTimestamp(), HOUSEKEEPING_ROWS,
-								  &next) == HOUSEKEEPING_ROWS)
+	if (pm_history_forget_content(GetCurrentTimestamp(), STEP_ROWS,
+								  &next) == STEP_ROWS)
 		content_at = PM_AT_ONCE;
 	else
 		content_at = pm_moment_of(next);
-}
-
-static void
-purge_body(void *arg)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int64		keep = retention();
-	TimestampTz oldest;
-
-	if (pm_history_purge(now - keep, HOUSEKEEPING_ROWS, &oldest) >= HOUSEKEEPING_ROWS)
-		purge_at = PM_AT_ONCE;
-	else
-		purge_at = pm_moment_of(oldest == DT_NOEND ? DT_NOEND : oldest + keep);
 }
 
 static void
@@ -196,7 +184,7 @@ codes_body(void *arg)
 {
 	TimestampTz next;
 
-	if (pm_codes_cleanup(GetCurrentTimestamp(), HOUSEKEEPING_ROWS, &next))
+	if (pm_codes_cleanup(GetCurrentTimestamp(), STEP_ROWS, &next))
 		codes_at = PM_AT_ONCE;
 	else
 		codes_at = pm_moment_of(next);
@@ -250,19 +238,28 @@ store_attempts(PmMoment now)
 	pm_house_codes(PM_WAKE_CODES);
 }
 
-/* Run one of the others when it is due, not more often than it should. */
+/*
+ * Run one of the others when it is due, not more often than it should; where
+ * there is more than one transaction does, with as long a pause behind it.
+ */
 static void
 keep_house(const char *what, PmTransactionBody body, PmMoment *at,
-		   PmMoment now)
+		   int *failures, PmMoment now)
 {
-	PmMoment	soon = pm_later(now, HOUSEKEEPING_DELAY);
+	PmMoment	end;
 	int			sqlstate;
 
 	if (*at > now)
 		return;
 	if (!pm_run_transaction(what, body, NULL, &sqlstate))
-		*at = soon;
-	*at = Max(*at, soon);
+	{
+		*at = pm_later(now, pm_failure_delay((*failures)++));
+		return;
+	}
+	*failures = 0;
+	end = pm_moment();
+	*at = Max(*at, *at == PM_AT_ONCE ? end + Max(end - now, 1000) :
+			  pm_later(now, HOUSEKEEPING_DELAY));
 }
 
 /*
@@ -272,7 +269,8 @@ keep_house(const char *what, PmTransactionBody body, PmMoment *at,
 void
 pm_house_keep_codes(PmMoment now)
 {
-	keep_house("forget expired codes", codes_body, &codes_at, now);
+	keep_house("forget expired codes", codes_body, &codes_at, &codes_failures,
+			   now);
 	store_attempts(now);
 }
 
@@ -301,14 +299,11 @@ pm_house_keep(PmMoment now)
 			swept = true;
 		}
 	}
-	keep_house("make keys for codes", keys_body, &keys_at, now);
+	keep_house("make keys for codes", keys_body, &keys_at, &keys_failures, now);
 	keep_house("forget the codes of failed messages", content_body,
-			   &content_at, now);
+			   &content_at, &content_failures, now);
 	pm_house_keep_codes(now);
-	if (pm_history_retention > 0)
-		keep_house("purge its history", purge_body, &purge_at, now);
-	else
-		purge_at = PM_NEVER;
+	pm_purge_keep(now);
 	return swept;
 }
 
@@ -320,5 +315,5 @@ PmMoment
 pm_house_next(void)
 {
 	return Min(Min(keys_at, pm_house_next_codes()),
-			   Min(content_at, purge_at));
+			   Min(content_at, pm_purge_next()));
 }
