@@ -258,6 +258,13 @@ find_objects(bool missing_ok)
 	return true;
 }
 
+/* Name of one of the extension's relations, which may not be there. */
+const char *
+pm_object_name(PmObject which)
+{
+	return relations[which].name;
+}
+
 /* OID of the extension in this database, InvalidOid if it is not there. */
 Oid
 pm_extension_oid(void)

@@ -78,6 +78,7 @@ typedef struct PmOwnerScope
 extern Oid	pm_extension_oid(void);
 extern bool pm_extension_present(void);
 extern Oid	pm_object(PmObject which);
+extern const char *pm_object_name(PmObject which);
 extern const char *pm_schema(void);
 extern int	pm_sql_version(void);
 extern Oid	pm_owner(void);

@@ -32,6 +32,7 @@
 #include "queue/history.h"
 #include "queue/message_check.h"
 #include "queue/queue.h"
+#include "shared/transaction.h"
 
 /*
  * Rows fetched at first, before their size is known: a payload may have 256
@@ -196,6 +197,24 @@ static PmStatement set_timeline = {
 	"UPDATE @.postmark_instance SET timeline = $1", 1, {INT4OID}
 };
 
+/* The table that the last statement was about */
+static PmObject at_table = PM_QUEUE;
+
+/* The table at which a transaction failed, where this file's statements did. */
+PmObject
+pm_queue_table(void)
+{
+	return at_table;
+}
+
+/* What is to be shown of that, palloc'd. */
+char *
+pm_queue_failure(void)
+{
+	return psprintf("The table \"%s\" cannot be used: %s",
+					pm_object_name(at_table), pm_transaction_error());
+}
+
 static int64
 int8_column(HeapTuple tuple, TupleDesc desc, int column)
 {
@@ -328,6 +347,7 @@ pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
 {
 	Datum		values[4];
 
+	at_table = PM_QUEUE;
 	values[0] = Int32GetDatum(batch->lane);
 	values[1] = Int64GetDatum(above);
 	values[2] = Int64GetDatum(upto);
@@ -347,6 +367,7 @@ pm_deferred_read(PmBatch *batch, TimestampTz due, PmDeferredPosition *position,
 {
 	Datum		values[5];
 
+	at_table = PM_DEFERRED;
 	values[0] = Int32GetDatum(batch->lane);
 	values[1] = TimestampTzGetDatum(due);
 	values[2] = TimestampTzGetDatum(position->due_at);
@@ -378,6 +399,7 @@ pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids)
 {
 	Datum		values[2];
 
+	at_table = batch->deferred ? PM_DEFERRED : PM_QUEUE;
 	values[0] = Int32GetDatum(batch->lane);
 	values[1] = int8_array(ids, nids);
 	read_messages(batch, batch->deferred ? &read_deferred_ids : &read_queue_ids,
@@ -519,6 +541,7 @@ pm_deferred_due(int32 lane, TimestampTz after, TimestampTz *due)
 {
 	Datum		values[2];
 
+	at_table = PM_DEFERRED;
 	values[0] = Int32GetDatum(lane);
 	values[1] = TimestampTzGetDatum(after);
 	pm_execute(&deferred_due, values, NULL, 1);
@@ -541,6 +564,7 @@ pm_queue_expired(PmBatch *batch, TimestampTz now, int limit, TimestampTz *next)
 	bool		isnull;
 	Datum		value;
 
+	at_table = batch->deferred ? PM_DEFERRED : PM_QUEUE;
 	values[0] = Int32GetDatum(batch->lane);
 	values[1] = TimestampTzGetDatum(now);
 	values[2] = Int64GetDatum(limit);
@@ -564,6 +588,7 @@ pm_read_intents(PmIntent **intents)
 	int			n;
 	int			i;
 
+	at_table = PM_INTENTS;
 	pm_execute(&read_intents, NULL, NULL, 0);
 	n = (int) SPI_processed;
 	*intents = SPI_palloc(sizeof(PmIntent) * Max(n, 1));
@@ -613,6 +638,7 @@ pm_intent_insert(PmBatch *batch)
 	Datum		values[5];
 	int			n;
 
+	at_table = PM_INTENTS;
 	values[0] = UUIDPGetDatum(&batch->uuid);
 	values[1] = Int32GetDatum(batch->lane);
 	values[2] = BoolGetDatum(batch->deferred);
@@ -629,6 +655,7 @@ store_deferred(const PmBatch *batch, const PmMessage *m)
 	char		nulls[16] = "               ";
 	TimestampTz due = Min(m->retry_at, m->expires_at);
 
+	at_table = PM_DEFERRED;
 	values[0] = Int64GetDatum(m->id);
 	values[1] = Int32GetDatum(batch->lane);
 	values[2] = TimestampTzGetDatum(due);
@@ -680,6 +707,7 @@ delete_gone(PmBatch *batch, bool careful)
 	int			n = 0;
 	int			i;
 
+	at_table = batch->deferred ? PM_DEFERRED : PM_QUEUE;
 	for (i = 0; i < batch->nmessages; i++)
 	{
 		PmMessage  *m = &batch->messages[i];
@@ -749,6 +777,7 @@ pm_batch_store(PmBatch *batch, TimestampTz now, bool careful)
 		int			nkept;
 		Datum		kept = disposal_ids(batch, PM_KEEP, false, &nkept);
 
+		at_table = PM_INTENTS;
 		values[0] = UUIDPGetDatum(&batch->uuid);
 		values[1] = kept;
 		pm_execute(nkept > 0 ? &update_intent : &delete_intent, values, NULL, 0);
@@ -769,6 +798,7 @@ pm_batch_store(PmBatch *batch, TimestampTz now, bool careful)
 		return true;
 
 	delete_gone(batch, careful);
+	at_table = PM_HISTORY;
 	if (nfinished > 0)
 		pm_history_insert(batch, now, careful);
 	for (i = 0; i < batch->nmessages; i++)
@@ -785,6 +815,7 @@ pm_trouble_store(const char *connector, const char *state, const char *detail,
 	Datum		values[4];
 	char		nulls[5] = "    ";
 
+	at_table = PM_TROUBLE;
 	values[0] = CStringGetTextDatum(connector);
 	pm_execute(&clear_trouble, values, NULL, 0);
 	if (state == NULL)
@@ -809,6 +840,7 @@ pm_trouble_clear_all(void)
 void
 pm_deferred_retry_templates(void)
 {
+	at_table = PM_DEFERRED;
 	pm_execute(&retry_templates, NULL, NULL, 0);
 }
 

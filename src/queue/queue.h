@@ -16,6 +16,7 @@
 
 #include "storage/lock.h"
 
+#include "base/catalog.h"
 #include "queue/batch.h"
 
 /* Why a message is deferred whose usage type has no template */
@@ -38,6 +39,9 @@ typedef struct PmDeferredPosition
 	TimestampTz due_at;			/* DT_NOBEGIN: from the first one on */
 	int64		id;
 } PmDeferredPosition;
+
+extern PmObject pm_queue_table(void);
+extern char *pm_queue_failure(void);
 
 /* Reading */
 extern bool pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,

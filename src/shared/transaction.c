@@ -42,6 +42,36 @@ pm_failure_delay(int failures)
 	return Min(FAILED_DELAY << Min(failures, 5), FAILED_CEILING);
 }
 
+/* Why a transaction failed last, as pm_transaction_error says it */
+static char last_error[256];
+
+/*
+ * Note what an error says.  One that is the storage's or the system's names
+ * blocks and files, any other might name what was in a row.
+ */
+static void
+note_error(const ErrorData *error)
+{
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	if (error->message &&
+		(error->sqlerrcode == ERRCODE_DATA_CORRUPTED ||
+		 error->sqlerrcode == ERRCODE_INDEX_CORRUPTED ||
+		 category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
+		 category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES)))
+		strlcpy(last_error, error->message, sizeof(last_error));
+	else
+		strlcpy(last_error, "an error that is in the server's log",
+				sizeof(last_error));
+}
+
+/* Why a transaction failed last, fit to be shown; static. */
+const char *
+pm_transaction_error(void)
+{
+	return last_error;
+}
+
 /*
  * Log an error, unless the last one was of the same kind and is not long ago,
  * so that a lasting trouble does not fill the log.
@@ -117,6 +147,7 @@ pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
 		MemoryContextSwitchTo(context);
 
 		*sqlstate = error->sqlerrcode;
+		note_error(error);
 		log_failure(what, error);
 		FreeErrorData(error);
 	}

@@ -550,6 +550,50 @@ pm_channel_no_token(PmChannel *channel)
 		channel->retry_at = pm_later(now, TOKEN_DELAY);
 }
 
+/*
+ * Something of the channel's is in a table that cannot be used.
+ *
+ * what: says so; copied
+ */
+void
+pm_channel_damaged(PmChannel *channel, const char *what)
+{
+	if (channel->damage && strcmp(channel->damage, what) == 0)
+		return;
+	drop_text(&channel->damage);
+	channel->damage = keep_text(what);
+	channel->trouble_dirty = true;
+}
+
+/* Whether all of a channel can be read, and its results stored. */
+static bool
+is_whole(const PmChannel *channel)
+{
+	int			p;
+
+	for (p = 0; p < PM_PRIORITIES; p++)
+		if (channel->lanes[p] && channel->lanes[p]->failures > 0)
+			return false;
+	return channel->unstored == 0;
+}
+
+/* See which channels can use their tables again. */
+void
+pm_channels_mended(void)
+{
+	int			i;
+
+	for (i = 0; i < nchannels; i++)
+	{
+		PmChannel  *channel = channels[i];
+
+		if (channel->damage == NULL || !is_whole(channel))
+			continue;
+		drop_text(&channel->damage);
+		channel->trouble_dirty = true;
+	}
+}
+
 /* Let a channel that backed off go on when its time has come. */
 void
 pm_channel_tick(PmChannel *channel, PmMoment now)
@@ -559,13 +603,6 @@ pm_channel_tick(PmChannel *channel, PmMoment now)
 		channel->state = PM_OPEN;
 }
 
-static bool
-lane_has_work(const PmLane *lane, PmMoment now)
-{
-	return lane->dirty || lane->late.n > 0 || lane->due <= now ||
-		(lane->locked.n > 0 && lane->locked_at <= now);
-}
-
 /* Whether there may be messages of the channel to send now. */
 bool
 pm_channel_has_work(PmChannel *channel, PmMoment now)
@@ -573,7 +610,9 @@ pm_channel_has_work(PmChannel *channel, PmMoment now)
 	int			p;
 
 	for (p = 0; p < PM_PRIORITIES; p++)
-		if (channel->lanes[p] && lane_has_work(channel->lanes[p], now))
+		if (channel->lanes[p] &&
+			(pm_lane_hot_work(channel->lanes[p], now) ||
+			 pm_lane_deferred_work(channel->lanes[p], now)))
 			return true;
 	return false;
 }
@@ -600,17 +639,8 @@ pm_channel_next(PmChannel *channel, PmMoment now)
 		channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
 		return PM_NEVER;
 	for (p = 0; p < PM_PRIORITIES; p++)
-	{
-		PmLane	   *lane = channel->lanes[p];
-
-		if (lane == NULL)
-			continue;
-		if (lane->dirty || lane->late.n > 0)
-			next = now;
-		next = Min(next, lane->due);
-		if (lane->locked.n > 0)
-			next = Min(next, lane->locked_at);
-	}
+		if (channel->lanes[p])
+			next = Min(next, pm_lane_next(channel->lanes[p], now));
 	if (next <= now && channel->connector->max_requests_per_second > 0)
 	{
 		double		wait;

@@ -15,23 +15,7 @@
 #include "postmark/api_errors.h"
 #include "settings/connector.h"
 #include "shared/wakeup.h"
-
-/* What is known of one lane: connector and priority */
-typedef struct PmLane
-{
-	int32		lane;
-
-	/* The hot table */
-	int64		cursor;			/* all up to here was read */
-	bool		dirty;			/* there may be messages above it */
-	PmRanges	late;			/* ranges below it to be read again */
-	PmRanges	locked;			/* messages that somebody had locked */
-	PmMoment	locked_at;		/* when to try these again */
-
-	/* postmark_deferred */
-	PmMoment	due;			/* next message; PM_AT_ONCE: look, PM_NEVER:
-								 * none */
-} PmLane;
+#include "worker/lane.h"
 
 typedef enum PmChannelState
 {
@@ -74,6 +58,7 @@ typedef struct PmChannel
 	bool		trouble_dirty;	/* the row is to be written or taken away */
 	char	   *trouble;		/* what it is to say, NULL: nothing */
 	char	   *trouble_hint;
+	char	   *damage;			/* a table that cannot be used, NULL: none */
 
 	PmMoment	sweep_at;		/* when to look for expired messages while it
 								 * does not flow */
@@ -98,6 +83,8 @@ extern void pm_channel_succeeded(PmChannel *channel);
 extern void pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_block(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_no_token(PmChannel *channel);
+extern void pm_channel_damaged(PmChannel *channel, const char *what);
+extern void pm_channels_mended(void);
 extern void pm_channel_tick(PmChannel *channel, PmMoment now);
 extern bool pm_channel_has_work(PmChannel *channel, PmMoment now);
 extern PmMoment pm_channel_next(PmChannel *channel, PmMoment now);

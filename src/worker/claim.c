@@ -24,8 +24,10 @@
 #include "feedback/suppression.h"
 #include "queue/batch.h"
 #include "queue/queue.h"
+#include "queue/queue_session.h"
 #include "settings/connector.h"
 #include "settings/guc.h"
+#include "shared/transaction.h"
 #include "shared/wakeup.h"
 #include "worker/channel.h"
 #include "worker/claim.h"
@@ -50,7 +52,15 @@
 /* When somebody has a message locked, try it again after, ms */
 #define ROW_LOCKED_DELAY	100
 
+/* When somebody has a table locked, try it again after, ms */
+#define TABLE_LOCKED_DELAY	100
+
 static int	next_channel;		/* who claims first */
+
+/* What is being claimed, for pm_claim_failed; NULL: nothing */
+static PmChannel *claiming = NULL;
+static PmLane *claiming_lane;
+static bool claiming_deferred;
 
 /* Move message "i" of the batch to the other one. */
 static void
@@ -266,6 +276,9 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, PmMoment now,
 										deferred, pm_batch_size * 2);
 	PmJob	   *job;
 
+	claiming = channel;
+	claiming_lane = lane;
+	claiming_deferred = deferred;
 	pm_undo_note_lane(lane);
 	if (deferred)
 		read_deferred(channel, lane, batch, aside, now);
@@ -273,6 +286,8 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, PmMoment now,
 		read_lane(channel, lane, batch, aside, now);
 	if (aside->nmessages > 0)
 		store_aside(aside, lane, careful);
+	if (deferred || (lane->late.n == 0 && lane->locked.n == 0))
+		lane->failures = 0;
 	if (batch->nmessages == 0)
 	{
 		MemoryContextDelete(batch->context);
@@ -326,13 +341,11 @@ claim_channel(PmChannel *channel, PmMoment now, PmMoment until,
 
 		if (lane == NULL)
 			continue;
-		while (room > 0 && lane->due <= now &&
+		while (room > 0 && pm_lane_deferred_work(lane, now) &&
 			   claim(channel, lane, true, now, careful))
 			if (--room > 0 && pm_moment() >= until)
 				return;
-		while (room > 0 &&
-			   (lane->dirty || lane->late.n > 0 ||
-				(lane->locked.n > 0 && lane->locked_at <= now)) &&
+		while (room > 0 && pm_lane_hot_work(lane, now) &&
 			   claim(channel, lane, false, now, careful))
 			if (--room > 0 && pm_moment() >= until)
 				return;
@@ -399,6 +412,7 @@ pm_claim(PmMoment now, PmMoment until, bool careful)
 	int			n = pm_channel_count();
 	int			i;
 
+	claiming = NULL;
 	count_answered();
 	pm_queue_keep_out_cancels();
 	for (i = 0; i < n; i++)
@@ -410,4 +424,54 @@ pm_claim(PmMoment now, PmMoment until, bool careful)
 	}
 	if (n > 0)
 		next_channel = (next_channel + Max(i, 1)) % n;
+	claiming = NULL;
+}
+
+static void
+last_id_body(void *arg)
+{
+	*(int64 *) arg = pm_last_message_id();
+}
+
+/*
+ * The turn's transaction failed, and the lanes are as they were before it.  If
+ * it was for what was being claimed, that is set aside for a while, so that the
+ * next turn goes on with the rest.  Returns whether that was so.
+ */
+bool
+pm_claim_failed(int sqlstate)
+{
+	PmChannel  *channel = claiming;
+	PmLane	   *lane = claiming_lane;
+	PmObject	table = pm_queue_table();
+	PmMoment	now = pm_moment();
+	PmMoment	until;
+	int64		last_id = 0;
+	int			error;
+
+	claiming = NULL;
+	if (channel == NULL || table == PM_INTENTS)
+		return false;
+
+	/* Rows that somebody has locked are passed over: this is a table */
+	if (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
+	{
+		until = pm_later(now, TABLE_LOCKED_DELAY);
+		if (table == PM_QUEUE || table == PM_DEFERRED)
+			pm_lanes_hold(table == PM_DEFERRED, until);
+		if (table != (claiming_deferred ? PM_DEFERRED : PM_QUEUE))
+			lane->hold_hot = lane->hold_deferred = until;
+		return true;
+	}
+
+	pm_channel_damaged(channel, pm_queue_failure());
+	until = pm_later(now, pm_failure_delay(lane->failures + 1));
+	if (table != (claiming_deferred ? PM_DEFERRED : PM_QUEUE))
+		pm_lane_hold(lane, until);
+	else if (claiming_deferred ||
+			 pm_run_transaction(NULL, last_id_body, &last_id, &error))
+		pm_lane_failed(lane, claiming_deferred, last_id, now, until);
+	else
+		pm_lane_hold(lane, until);
+	return true;
 }

@@ -15,6 +15,7 @@
 
 extern bool pm_claim_has_room(void);
 extern bool pm_claim_wanted(PmMoment now);
+extern bool pm_claim_failed(int sqlstate);
 extern void pm_claim(PmMoment now, PmMoment until, bool careful);
 
 #endif							/* PM_CLAIM_H */

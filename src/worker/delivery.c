@@ -56,14 +56,6 @@ static PmMoment retry_at;		/* after a transaction that failed */
  */
 static int	failures;
 
-/* Do the scans that are asked for; if that fails, again soon. */
-static void
-scan(PmMoment now)
-{
-	if (!pm_scan(now))
-		retry_at = pm_later(now, LOCKED_DELAY);
-}
-
 /* Begin: the worker that has this slot knows nothing yet. */
 void
 pm_delivery_start(PmSlot *my_slot)
@@ -96,9 +88,9 @@ pm_delivery_rescan(void)
 void
 pm_delivery_wake(const PmWakeup *wakeup)
 {
-	if (!pm_scan_loaded())
-		scan(pm_moment());
-	if (pm_scan_loaded())
+	if (!pm_scan_current())
+		pm_scan(pm_moment());
+	if (pm_scan_current())
 		pm_channels_wake(wakeup);
 	else
 		pm_scan_rescan();
@@ -111,13 +103,15 @@ turn_body(void *arg)
 	bool		careful = failures > 0;
 
 	pm_store(now, now + STORE_TIME, careful);
-	pm_claim(now, now + CLAIM_TIME, careful);
+	if (pm_scan_current())
+		pm_claim(now, now + CLAIM_TIME, careful);
 }
 
 /*
- * Nothing of the turn's transaction happened.  If it was for a lock that
- * somebody has, it is tried again soon; whoever keeps it for longer may have a
- * row of one connector, and must not hold up the others.
+ * Nothing of the turn's transaction happened.  If it was for what it claimed,
+ * it is done again at once without that.  If it was for a lock that somebody
+ * has, it is tried again soon; whoever keeps it for longer may have a row of
+ * one connector, and must not hold up the others.
  */
 static void
 turn_failed(int sqlstate)
@@ -125,10 +119,15 @@ turn_failed(int sqlstate)
 	bool		locked = (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE);
 	long		delay;
 
+	pm_undo_failed();
+	if (pm_claim_failed(sqlstate))
+	{
+		pm_store_failed(true);
+		return;
+	}
 	failures++;
 	delay = locked ? LOCKED_DELAY : pm_failure_delay(failures);
 	retry_at = pm_later(pm_moment(), delay);
-	pm_undo_failed();
 	pm_store_failed(locked && failures == 1);
 }
 
@@ -200,7 +199,7 @@ advance_jobs(PmMoment now)
 static PmMoment
 next_turn(PmMoment now)
 {
-	PmMoment	next = Min(pm_house_next(),
+	PmMoment	next = Min(Min(pm_house_next(), pm_scan_retry()),
 						   pm_space_next(!dlist_is_empty(pm_jobs())));
 	dlist_iter	iter;
 	int			i;
@@ -220,7 +219,7 @@ next_turn(PmMoment now)
 		PmMoment	at = pm_channel_next(pm_channel(i), now);
 
 		/* What it could do now was done, or has to wait for a request */
-		if (at > now || pm_claim_has_room())
+		if (pm_scan_current() && (at > now || pm_claim_has_room()))
 			next = Min(next, at);
 		if (pm_channel(i)->trouble_dirty)
 			next = now;
@@ -240,15 +239,14 @@ pm_delivery_turn(void)
 	PmMoment	now = pm_moment();
 	int			i;
 
-	if (retry_at <= now)
-		scan(now);
-	if (!pm_scan_loaded())
-		return retry_at;
+	pm_scan(now);
 	if (pm_scan_copied())
 	{
 		pm_house_keep_codes(now);
 		return pm_house_next_codes();
 	}
+	if (!pm_scan_ready())
+		return pm_scan_retry();
 
 	collect_requests();
 	for (i = 0; i < pm_channel_count(); i++)
@@ -256,14 +254,16 @@ pm_delivery_turn(void)
 		PmChannel  *channel = pm_channel(i);
 
 		pm_channel_tick(channel, now);
-		if (!pm_probe_ask(channel, now) && channel->connector &&
+		if (pm_scan_current() && !pm_probe_ask(channel, now) && channel->connector &&
 			!channel->probing)
 			pm_failover_ask(channel, now);
 	}
 	pm_failover_end();
-	if (retry_at <= now && (pm_store_wanted(now) || pm_claim_wanted(now)))
+	if (retry_at <= now &&
+		(pm_store_wanted(now) || (pm_scan_current() && pm_claim_wanted(now))))
 		run_turn();
 	advance_jobs(now);
+	pm_channels_mended();
 
 	if (pm_house_keep(now))
 		ConditionVariableBroadcast(&slot->finished);

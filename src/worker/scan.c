@@ -29,14 +29,41 @@
 #include "worker/failover.h"
 #include "worker/housekeeping.h"
 #include "worker/jobs.h"
+#include "worker/lane.h"
 #include "worker/scan.h"
+#include "worker/store.h"
 
 /* Shortest time between two scans before a sleep, ms */
 #define RESCAN_DELAY		60000
 
-static bool reload_wanted;
-static bool rescan_wanted;
-static bool taken_over;			/* what an earlier worker left */
+/* When somebody has a table locked, try it again after, ms */
+#define LOCKED_DELAY		100
+
+/*
+ * A part of all this, in a transaction of its own: what one cannot have does
+ * not keep the others from being done.
+ */
+typedef struct Step
+{
+	const char *what;			/* for the log */
+	PmTransactionBody body;
+	bool		wanted;
+	int			failures;		/* in a row */
+	PmMoment	at;				/* not before */
+} Step;
+
+static void load_body(void *arg);
+static void take_over_body(void *arg);
+static void templates_body(void *arg);
+static void rescan_body(void *arg);
+
+static Step load = {"read its settings", load_body};
+static Step take_over = {"see what was under way", take_over_body};
+static Step templates = {"see which messages have a template", templates_body};
+static Step rescan = {"scan the queue", rescan_body};
+
+static bool ready;				/* settings were read, and what an earlier
+								 * worker left was taken over */
 static bool copied;				/* the queue is another database's */
 static PmMoment rescanned_at;
 static bool active_since_rescan;
@@ -45,21 +72,32 @@ static bool active_since_rescan;
 void
 pm_scan_reload(void)
 {
-	reload_wanted = true;
+	load.wanted = true;
+	load.at = PM_AT_ONCE;
 }
 
 /* Anything may have been queued: look at all lanes at the next scan. */
 void
 pm_scan_rescan(void)
 {
-	rescan_wanted = true;
+	rescan.wanted = true;
 }
 
-/* Whether the settings that are known are those that hold. */
+/*
+ * Whether the settings that are known are those that hold.  Without them nothing
+ * is claimed, but the answers to what was sent are stored.
+ */
 bool
-pm_scan_loaded(void)
+pm_scan_current(void)
 {
-	return !reload_wanted;
+	return !load.wanted;
+}
+
+/* Whether it is known what an earlier worker left; nothing is done before. */
+bool
+pm_scan_ready(void)
+{
+	return ready;
 }
 
 /* Whether the queue came with a copied database: then nothing is sent. */
@@ -88,9 +126,36 @@ pm_scan_next(void)
 	return pm_later(rescanned_at, RESCAN_DELAY);
 }
 
+/* When a part that failed is to be tried again; PM_NEVER: none did. */
+PmMoment
+pm_scan_retry(void)
+{
+	const Step *steps[] = {&load, &take_over, &templates, &rescan};
+	PmMoment	next = PM_NEVER;
+	int			i;
+
+	for (i = 0; i < lengthof(steps); i++)
+		if (steps[i]->wanted)
+			next = Min(next, steps[i]->at);
+	return next;
+}
+
+static void
+load_body(void *arg)
+{
+	Oid			database;
+	int			timeline;
+
+	pm_config_forget();
+	pm_channels_load();
+	pm_instance_read(&database, &timeline);
+	pm_failover_timeline(timeline);
+	copied = (database != MyDatabaseId);
+}
+
 /* What an earlier worker of this database left. */
 static void
-take_over(void)
+take_over_body(void *arg)
 {
 	PmIntent   *intents;
 	int			nintents = pm_read_intents(&intents);
@@ -105,94 +170,175 @@ take_over(void)
 	pm_failover_begin();
 }
 
+/* A missing template may be there now. */
 static void
-load_body(void *arg)
+templates_body(void *arg)
 {
-	Oid			database;
-	int			timeline;
-
-	pm_config_forget();
-	pm_channels_load();
-	pm_instance_read(&database, &timeline);
-	pm_failover_timeline(timeline);
-	copied = (database != MyDatabaseId);
-	if (copied)
-		return;
-
-	/* A missing template may be there now */
 	pm_deferred_retry_templates();
-	if (!taken_over)
-		take_over();
 }
 
-/* Forget what is known of the lanes; look which of them have messages. */
+/* The lanes that have messages */
+typedef struct Found
+{
+	int			n;
+	int			max;
+	int32	   *lanes;			/* of the turn's memory */
+} Found;
+
+static Found hot;
+static Found deferred;
+
 static void
-rescan_body(void *arg)
+find_lanes(Found *found, bool (*next_lane) (int32 from, int32 *lane))
 {
 	int32		lane;
 	int32		from;
+
+	for (from = 0; next_lane(from, &lane); from = lane + 1)
+	{
+		if (found->n == found->max)
+		{
+			found->max *= 2;
+			found->lanes = repalloc(found->lanes, sizeof(int32) * found->max);
+		}
+		found->lanes[found->n++] = lane;
+	}
+}
+
+/* Look which lanes have messages. */
+static void
+rescan_body(void *arg)
+{
+	find_lanes(&hot, pm_next_queue_lane);
+	find_lanes(&deferred, pm_next_deferred_lane);
+}
+
+static PmLane *
+find_lane(int32 lane)
+{
+	PmChannel  *channel = pm_channel_by_number(PM_LANE_CONNECTOR(lane));
+
+	return channel ? pm_channel_lane(channel, lane) : NULL;
+}
+
+/*
+ * Forget what is known of the lanes, and see to those that were found, or, if
+ * looking for them met an error, to all: each then shows by itself whether it
+ * can be read.
+ */
+static void
+begin_lanes(bool all)
+{
 	int			i;
 
 	for (i = 0; i < pm_channel_count(); i++)
 	{
+		PmChannel  *channel = pm_channel(i);
 		int			p;
 
 		for (p = 0; p < PM_PRIORITIES; p++)
 		{
-			PmLane	   *known = pm_channel(i)->lanes[p];
+			PmLane	   *lane = channel->lanes[p];
 
-			if (known == NULL)
+			if (all)
+				lane = pm_channel_lane(channel,
+									   channel->number * PM_PRIORITIES + p);
+			if (lane == NULL)
 				continue;
-			known->cursor = 0;
-			known->dirty = false;
-			known->late.n = 0;
-			known->locked.n = 0;
-			known->due = PM_NEVER;
+			lane->cursor = 0;
+			lane->dirty = all;
+			lane->late.n = 0;
+			lane->locked.n = 0;
+			lane->due = all ? PM_AT_ONCE : PM_NEVER;
 		}
 	}
-	for (from = 0; pm_next_queue_lane(from, &lane); from = lane + 1)
+	for (i = 0; !all && i < hot.n; i++)
 	{
-		PmChannel  *channel = pm_channel_by_number(PM_LANE_CONNECTOR(lane));
+		PmLane	   *lane = find_lane(hot.lanes[i]);
 
-		if (channel)
-			pm_channel_lane(channel, lane)->dirty = true;
+		if (lane)
+			lane->dirty = true;
 	}
-	for (from = 0; pm_next_deferred_lane(from, &lane); from = lane + 1)
+	for (i = 0; !all && i < deferred.n; i++)
 	{
-		PmChannel  *channel = pm_channel_by_number(PM_LANE_CONNECTOR(lane));
+		PmLane	   *lane = find_lane(deferred.lanes[i]);
 
-		if (channel)
-			pm_channel_lane(channel, lane)->due = PM_AT_ONCE;
+		if (lane)
+			lane->due = PM_AT_ONCE;
 	}
 }
 
-/*
- * Do what was asked for, in transactions of its own.  Returns false if one
- * failed: then it is to be tried again.
- */
-bool
-pm_scan(PmMoment now)
+/* Do a part, if it is wanted and its time has come. */
+static bool
+run_step(Step *step, PmMoment now)
 {
 	int			sqlstate;
 
-	if (reload_wanted)
+	if (!step->wanted || step->at > now)
+		return false;
+	if (pm_run_transaction(step->what, step->body, NULL, &sqlstate))
 	{
-		if (!pm_run_transaction("read its settings", load_body, NULL,
-								&sqlstate))
-			return false;
+		step->wanted = false;
+		step->failures = 0;
+		step->at = PM_AT_ONCE;
+		return true;
+	}
+	step->failures++;
+	step->at = pm_later(pm_moment(), sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ?
+						LOCKED_DELAY : pm_failure_delay(step->failures));
+	return false;
+}
 
-		/* Everything is to be found out once the copy may send */
-		taken_over = !copied;
-		reload_wanted = false;
+/*
+ * Do what was asked for, as far as it can be done now; see pm_scan_retry for the
+ * rest.
+ */
+void
+pm_scan(PmMoment now)
+{
+	bool		tried;
+
+	if (run_step(&load, now))
+	{
+		templates.wanted = !copied;
+		take_over.wanted = !copied && !ready;
 		pm_house_reload();
 	}
-	if (rescan_wanted && !copied)
+	if (copied)
 	{
-		if (!pm_run_transaction("scan the queue", rescan_body, NULL, &sqlstate))
-			return false;
-		rescan_wanted = false;
-		active_since_rescan = false;
+		/* Everything is to be found out once the copy may send */
+		ready = false;
+		return;
+	}
+	tried = take_over.wanted && take_over.at <= now;
+	if (run_step(&take_over, now))
+		ready = true;
+	else if (tried)
+	{
+		int			i;
+
+		/* Nothing goes on before: whatever it is, it is everybody's */
+		for (i = 0; i < pm_channel_count(); i++)
+			if (pm_channel(i)->connector)
+				pm_channel_damaged(pm_channel(i), pm_queue_failure());
+		pm_store_troubles();
+	}
+	if (!ready)
+		return;
+	(void) run_step(&templates, now);
+	if (rescan.wanted && rescan.at <= now)
+	{
+		bool		found;
+
+		hot.n = deferred.n = 0;
+		hot.max = deferred.max = 16;
+		hot.lanes = palloc(sizeof(int32) * hot.max);
+		deferred.lanes = palloc(sizeof(int32) * deferred.max);
+		found = run_step(&rescan, now);
+		begin_lanes(!found);
+		rescan.wanted = false;
+		rescan.at = PM_AT_ONCE;
+		active_since_rescan = !found;
 		rescanned_at = now;
 	}
-	return true;
 }

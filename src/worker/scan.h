@@ -14,8 +14,10 @@
 
 extern void pm_scan_reload(void);
 extern void pm_scan_rescan(void);
-extern bool pm_scan(PmMoment now);
-extern bool pm_scan_loaded(void);
+extern PmMoment pm_scan_retry(void);
+extern void pm_scan(PmMoment now);
+extern bool pm_scan_current(void);
+extern bool pm_scan_ready(void);
 extern bool pm_scan_copied(void);
 extern void pm_scan_active(void);
 extern PmMoment pm_scan_next(void);

@@ -35,6 +35,8 @@
  */
 #define LOCKED_DELAY		500
 
+#define DAMAGE_HINT "See the server's log. What does not need it goes on, and the rest once it can be used again."
+
 /* Replace a refused batch by its halves, each with an intent of its own. */
 static void
 split(PmJob *job, TimestampTz now, bool careful)
@@ -160,6 +162,7 @@ store_alone(PmJob *job)
 	job->by_row = true;
 	if (locked)
 		return;
+	pm_channel_damaged(job->channel, pm_queue_failure());
 
 	wanted = MemoryContextAlloc(job->context,
 								sizeof(PmDisposal) * batch->nmessages);
@@ -207,11 +210,21 @@ store_troubles(void)
 
 		if (!channel->trouble_dirty)
 			continue;
-		pm_trouble_store(channel->name,
-						 channel->trouble == NULL ? NULL :
-						 channel->state == PM_BLOCKED ? "blocked" : "backing_off",
-						 channel->trouble, channel->trouble_hint);
+		if (channel->trouble || channel->damage == NULL)
+			pm_trouble_store(channel->name,
+							 channel->trouble == NULL ? NULL :
+							 channel->state == PM_BLOCKED ? "blocked" : "backing_off",
+							 channel->trouble, channel->trouble_hint);
+		else
+			pm_trouble_store(channel->name, "backing_off", channel->damage,
+							 DAMAGE_HINT);
 	}
+}
+
+static void
+troubles_body(void *arg)
+{
+	store_troubles();
 }
 
 /* That is committed. */
@@ -227,7 +240,7 @@ troubles_stored(void)
 		if (!channel->trouble_dirty)
 			continue;
 		channel->trouble_dirty = false;
-		channel->trouble_shown = (channel->trouble != NULL);
+		channel->trouble_shown = channel->trouble || channel->damage;
 	}
 }
 
@@ -334,4 +347,18 @@ pm_store_again(PmJob *job, PmMoment now)
 {
 	if (job->by_row && is_due(job, now))
 		store_alone(job);
+}
+
+/*
+ * Write the channels' troubles down in a transaction of their own, before there
+ * is a turn to do it.
+ */
+void
+pm_store_troubles(void)
+{
+	int			sqlstate;
+
+	if (pm_run_transaction("say what its trouble is", troubles_body, NULL,
+						   &sqlstate))
+		troubles_stored();
 }

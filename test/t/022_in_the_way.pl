@@ -198,8 +198,8 @@ my $since = -s $node->logfile;
 $session->query_safe('BEGIN');
 $session->query_safe('LOCK TABLE postmark_queue IN ACCESS EXCLUSIVE MODE');
 $node->sql("SELECT pg_terminate_backend($worker)");
-ok( $node->wait_for_log(qr/could not read its settings: .*lock timeout/, $since),
-	'the next worker cannot read what they were');
+ok( $node->wait_for_log(qr/could not see what was under way: .*lock timeout/, $since),
+	'the next worker cannot read what they are');
 ok(worker_is_blocked(), 'and tries again');
 $session->query_safe('COMMIT');
 ok($node->wait_finished, 'they are finished once it can');
