@@ -243,7 +243,7 @@ pm_delivery_turn(void)
 	if (pm_scan_copied())
 	{
 		pm_house_keep_codes(now);
-		return pm_house_next_codes();
+		return Min(pm_house_next_codes(), pm_scan_retry());
 	}
 	if (!pm_scan_ready())
 		return pm_scan_retry();
