@@ -12,53 +12,83 @@
 
 #include "shared/wakeup.h"
 
+/* Ranges that are no further apart than this become one. */
+#define NEARLY 1000
+
 /*
- * Add a range of ids.  Ranges that nearly touch become one, and when there is
- * no room the last one grows: too wide a range costs the worker a look at ids
- * that are not there, nothing else.  Raises no error and allocates nothing.
+ * Whether "range" lies wholly below an id, and not nearly at it; taking care
+ * that nothing overflows.
+ */
+static bool
+is_below(const PmIdRange *range, int64 id)
+{
+	return range->high < id && id - range->high > NEARLY;
+}
+
+/*
+ * Add a range of ids.  They are kept in order, and apart from each other: so
+ * this takes few steps, for it runs under a spinlock.  When there is no room
+ * the nearest one grows: too wide a range costs the worker a look at ids that
+ * are not there, nothing else.  Raises no error and allocates nothing.
  */
 void
 pm_ranges_add(PmRanges *ranges, int64 low, int64 high)
 {
 	PmIdRange  *range;
-	int			grown;
-	int			i;
+	int			first = 0;
+	int			upto = ranges->n;
+	int			last;
 
-	for (i = ranges->n - 1; i >= 0; i--)
+	/* The first range that does not lie below ours */
+	while (first < upto)
 	{
-		range = &ranges->range[i];
-		if (low <= range->high + 1000 && high >= range->low - 1000)
-			break;
+		int			mid = (first + upto) / 2;
+
+		if (is_below(&ranges->range[mid], low))
+			first = mid + 1;
+		else
+			upto = mid;
 	}
-	if (i < 0 && ranges->n < PM_MAX_RANGES)
+	range = &ranges->range[first];
+
+	if (first == ranges->n ||
+		(range->low > high && range->low - high > NEARLY))
 	{
-		range = &ranges->range[ranges->n++];
-		range->low = low;
-		range->high = high;
-		return;
+		if (ranges->n < PM_MAX_RANGES)
+		{
+			memmove(range + 1, range,
+					sizeof(PmIdRange) * (ranges->n - first));
+			ranges->n++;
+			range->low = low;
+			range->high = high;
+			return;
+		}
+		if (first == ranges->n ||
+			(first > 0 && low - range[-1].high < range->low - high))
+			range--;
 	}
 
-	/* Grow one; what it overlaps then becomes one with it */
-	grown = i < 0 ? ranges->n - 1 : i;
-	range = &ranges->range[grown];
+	/* It grows; what it has come near to then becomes one with it */
 	range->low = Min(range->low, low);
 	range->high = Max(range->high, high);
-	for (i = ranges->n - 1; i >= 0; i--)
+	first = range - ranges->range;
+	for (last = first + 1; last < ranges->n; last++)
 	{
-		PmIdRange  *other = &ranges->range[i];
-
-		if (i == grown || other->low > range->high || other->high < range->low)
-			continue;
-		range->low = Min(range->low, other->low);
-		range->high = Max(range->high, other->high);
-		*other = ranges->range[--ranges->n];
-		if (grown == ranges->n)
-		{
-			grown = i;
-			range = other;
-		}
-		i = ranges->n;			/* it may overlap more now */
+		if (is_below(range, ranges->range[last].low))
+			break;
+		range->high = Max(range->high, ranges->range[last].high);
 	}
+	memmove(range + 1, &ranges->range[last],
+			sizeof(PmIdRange) * (ranges->n - last));
+	ranges->n -= last - first - 1;
+}
+
+/* Take away the first range, which has the lowest ids. */
+void
+pm_ranges_drop_first(PmRanges *ranges)
+{
+	ranges->n--;
+	memmove(ranges->range, ranges->range + 1, sizeof(PmIdRange) * ranges->n);
 }
 
 /* Add a connector, or PM_RESUMED_SEVERAL, to PmWakeup.resumed. */

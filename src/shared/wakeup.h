@@ -23,6 +23,7 @@ typedef struct PmIdRange
 
 #define PM_MAX_RANGES 64
 
+/* In order, and apart from each other */
 typedef struct PmRanges
 {
 	int			n;
@@ -53,12 +54,14 @@ typedef struct PmWakeup
 	int			resumed;		/* connector's number, 0: none */
 	PmRanges	ranges;
 	uint64		lanes[PM_WAKE_LANE_WORDS];
+	uint64		changes;		/* set by pm_slot_collect, see there */
 } PmWakeup;
 
 #define PM_WAKE_LANE_BIT(lane) ((uint32) (lane) % PM_WAKE_LANE_BITS)
 
 
 extern void pm_ranges_add(PmRanges *ranges, int64 low, int64 high);
+extern void pm_ranges_drop_first(PmRanges *ranges);
 extern void pm_resumed_add(int *resumed, int number);
 
 #endif							/* PM_WAKEUP_H */

@@ -206,7 +206,7 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 		else if (!exhausted)
 			range->low = last + 1;
 		else
-			lane->late.range[0] = lane->late.range[--lane->late.n];
+			pm_ranges_drop_first(&lane->late);
 		sift(channel, lane, batch, first, aside, now);
 	}
 }
