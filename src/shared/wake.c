@@ -6,7 +6,7 @@
  * A transaction that queues notes what it queued in static memory of its
  * backend; one transaction callback, registered once a backend, hands that
  * over to shared memory when the transaction has committed, and forgets it
- * when it has not.  The callback runs where an error would be a PANIC: it
+ * when it has not; so it does with what a subtransaction noted.  The callback runs where an error would be a PANIC: it
  * raises none and allocates nothing.  NOTIFY would do the same at a third of
  * the commit rate, since it takes a lock that is global to the server.
  *
@@ -23,17 +23,41 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/memutils.h"
 
 #include "shared/slots.h"
 #include "shared/wake.h"
 #include "shared/wakeup.h"
 
-/* What the current transaction's commit is to announce */
-static PmWakeup noted;
-static bool noted_messages = false;
-static bool noted_cancel = false;
-static bool noted_databases = false;
-static bool callback_registered = false;
+/* What the current transaction has done, as far as it is to be known */
+typedef struct Noted
+{
+	uint32		reasons;		/* PM_WAKE_* */
+	int			resumed;		/* see PmWakeup */
+	bool		messages;
+	bool		cancel;
+	bool		databases;
+} Noted;
+
+/* What was noted when a subtransaction noted something for the first time */
+typedef struct Mark
+{
+	int			level;			/* the subtransaction's */
+	Noted		before;
+} Mark;
+
+static Noted noted;
+static Mark *marks = NULL;		/* of those that are open, outermost first */
+static int	nmarks = 0;
+static int	max_marks = 0;
+
+/*
+ * Ids and lanes, of subtransactions that were rolled back as well: too many
+ * cost the worker a look.
+ */
+static PmWakeup wakeup;
+static bool lanes_noted = false;
+static bool callbacks_registered = false;
 
 /*
  * Ask the launcher to look into a database, InvalidOid: to see which databases
@@ -61,11 +85,11 @@ wake_launcher_for(Oid database)
 static void
 forget(void)
 {
-	if (noted.reasons)
-		memset(&noted, 0, sizeof(noted));
-	noted_messages = false;
-	noted_cancel = false;
-	noted_databases = false;
+	if (lanes_noted)
+		memset(&wakeup, 0, sizeof(wakeup));
+	lanes_noted = false;
+	memset(&noted, 0, sizeof(noted));
+	nmarks = 0;
 }
 
 static void
@@ -78,10 +102,14 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 			if (noted.reasons && (slot = pm_find_slot(MyDatabaseId)) != NULL)
-				pm_slot_wake(slot, &noted);
+			{
+				wakeup.reasons = noted.reasons;
+				wakeup.resumed = noted.resumed;
+				pm_slot_wake(slot, &wakeup);
+			}
 			if (noted.reasons & PM_WAKE_CATALOG)
 				wake_launcher_for(MyDatabaseId);
-			if (noted_databases)
+			if (noted.databases)
 				wake_launcher_for(InvalidOid);
 			forget();
 			break;
@@ -93,7 +121,7 @@ at_transaction_end(XactEvent event, void *arg)
 			 * worker skips; nobody would be told if the prepared transaction
 			 * were rolled back.
 			 */
-			if (noted_cancel)
+			if (noted.cancel)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has called postmark_cancel"),
@@ -111,14 +139,59 @@ at_transaction_end(XactEvent event, void *arg)
 	}
 }
 
+/*
+ * A subtransaction that noted something has ended: what it noted is its
+ * parent's, or was never so.
+ */
 static void
-register_callback(void)
+at_subtransaction_end(SubXactEvent event, SubTransactionId id,
+					  SubTransactionId parent, void *arg)
 {
-	if (!callback_registered)
+	int			level = GetCurrentTransactionNestLevel();
+	Mark	   *mark;
+
+	if (nmarks == 0 || marks[nmarks - 1].level < level)
+		return;
+	mark = &marks[nmarks - 1];
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		noted = mark->before;
+		nmarks--;
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		/* Unless that has one, or is the whole, for which there is none */
+		if (level == 2 || (nmarks > 1 && mark[-1].level == level - 1))
+			nmarks--;
+		else
+			mark->level = level - 1;
+	}
+}
+
+/* To be called before anything is noted. */
+static void
+begin_note(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (!callbacks_registered)
 	{
 		RegisterXactCallback(at_transaction_end, NULL);
-		callback_registered = true;
+		RegisterSubXactCallback(at_subtransaction_end, NULL);
+		callbacks_registered = true;
 	}
+	if (level == 1 || (nmarks > 0 && marks[nmarks - 1].level == level))
+		return;
+	if (nmarks == max_marks)
+	{
+		int			more = Max(8, max_marks * 2);
+
+		marks = marks ? repalloc(marks, sizeof(Mark) * more) :
+			MemoryContextAlloc(TopMemoryContext, sizeof(Mark) * more);
+		max_marks = more;
+	}
+	marks[nmarks].level = level;
+	marks[nmarks++].before = noted;
 }
 
 static void
@@ -126,10 +199,11 @@ note_lane(int32 lane, uint32 reason)
 {
 	uint32		bit = PM_WAKE_LANE_BIT(lane);
 
-	register_callback();
+	begin_note();
 	noted.reasons |= reason;
-	noted.lanes[bit / 64] |= UINT64CONST(1) << (bit % 64);
-	noted_messages = true;
+	noted.messages = true;
+	wakeup.lanes[bit / 64] |= UINT64CONST(1) << (bit % 64);
+	lanes_noted = true;
 }
 
 /* The transaction put message "id" into "lane" of the hot table. */
@@ -137,7 +211,7 @@ void
 pm_note_message(int32 lane, int64 id)
 {
 	note_lane(lane, PM_WAKE_MESSAGES);
-	pm_ranges_add(&noted.ranges, id, id);
+	pm_ranges_add(&wakeup.ranges, id, id);
 }
 
 /* The transaction put a message into "lane" of postmark_deferred. */
@@ -151,7 +225,7 @@ pm_note_deferred(int32 lane)
 void
 pm_note(uint32 reasons)
 {
-	register_callback();
+	begin_note();
 	noted.reasons |= reasons;
 }
 
@@ -167,23 +241,23 @@ pm_note_resume(int number)
 void
 pm_note_databases(void)
 {
-	register_callback();
-	noted_databases = true;
+	begin_note();
+	noted.databases = true;
 }
 
 /* The transaction promises that a message will not be sent. */
 void
 pm_note_cancel(void)
 {
-	register_callback();
-	noted_cancel = true;
+	begin_note();
+	noted.cancel = true;
 }
 
 /* Whether the current transaction has queued a message. */
 bool
 pm_transaction_queued(void)
 {
-	return noted_messages;
+	return noted.messages;
 }
 
 /* Wake the worker of a database now, whatever becomes of this transaction. */
@@ -191,13 +265,13 @@ void
 pm_wake_database(Oid database, uint32 reasons)
 {
 	PmSlot	   *slot = pm_find_slot(database);
-	PmWakeup	wakeup;
+	PmWakeup	now;
 
 	if (slot == NULL)
 		return;
-	memset(&wakeup, 0, sizeof(wakeup));
-	wakeup.reasons = reasons;
-	pm_slot_wake(slot, &wakeup);
+	memset(&now, 0, sizeof(now));
+	now.reasons = reasons;
+	pm_slot_wake(slot, &now);
 }
 
 /* Have the launcher see now which databases there are, and which are held. */
