@@ -142,21 +142,24 @@ postmark_wait(PG_FUNCTION_ARGS)
 }
 
 /*
- * Whether anything up to "upto" is unfinished.  *stuck becomes whether a
- * connector that has such messages does not flow.
+ * Whether anything up to "upto" is unfinished.  *stuck becomes the number of a
+ * connector that has such messages and does not flow, 0 if there is none, and
+ * *state its state; "changes" is as for pm_slot_answered.
  */
 static bool
-unfinished(int64 upto, TimestampTz due, bool *stuck)
+unfinished(int64 upto, TimestampTz due, uint64 changes, int *stuck,
+		   PmState *state)
 {
 	bool		result = false;
 	int			i;
 
-	*stuck = false;
-	for (i = 0; pm_connectors(i) != NULL && !*stuck; i++)
+	*stuck = 0;
+	for (i = 0; pm_connectors(i) != NULL && *stuck == 0; i++)
 	{
 		int			number = pm_connectors(i)->number;
 		const PmConnector *connector;
-		PmState		state;
+		PmSlot	   *slot;
+		bool		answered;
 
 		if (!pm_connector_unfinished(number, upto, due))
 			continue;
@@ -164,18 +167,47 @@ unfinished(int64 upto, TimestampTz due, bool *stuck)
 		connector = pm_connector_by_number(number);
 		if (connector == NULL)
 			continue;
-		pm_connector_state(connector, &state);
-		*stuck = !state.flows;
+
+		/* In this order: what is answered then is in the state */
+		slot = pm_find_slot(MyDatabaseId);
+		answered = slot == NULL || pm_slot_answered(slot, changes);
+		pm_connector_state(connector, state);
+		if (!state->flows && (answered || !state->found_out))
+			*stuck = number;
 	}
 	return result;
 }
 
-/* postmark_flush(timeout) returns boolean */
+/* Say why a flush gives up. */
+static void
+say_stuck(int number, const PmState *state)
+{
+	const PmConnector *connector = pm_connector_by_number(number);
+
+	if (connector)
+		ereport(NOTICE,
+				(errmsg("connector \"%s\" does not send: its state is %s",
+						connector->name, state->state),
+				 state->detail ? errdetail_internal("%s", state->detail) : 0,
+				 state->hint ? errhint("%s", state->hint) : 0));
+}
+
+/*
+ * postmark_flush(timeout) returns boolean
+ *
+ * A change of settings, or a resume, that is committed may mend what keeps a
+ * connector from sending.  So before it gives up for what the worker found out
+ * it waits until the worker has found out anew.
+ */
 Datum
 postmark_flush(PG_FUNCTION_ARGS)
 {
 	PmMoment	end = deadline(PG_GETARG_INTERVAL_P(0));
 	TimestampTz due = GetCurrentTimestamp();
+	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
+	uint64		changes = slot ? pm_slot_changes(slot) : 0;
+	PmState		state;
+	int			stuck;
 	int64		upto;
 	bool		done;
 
@@ -189,14 +221,14 @@ postmark_flush(PG_FUNCTION_ARGS)
 	upto = pm_last_message_id();
 	for (;;)
 	{
-		PmSlot	   *slot = hear_worker();
-		bool		stuck;
-
-		done = !unfinished(upto, due, &stuck);
-		if (done || stuck || pm_moment() >= end)
+		slot = hear_worker();
+		done = !unfinished(upto, due, changes, &stuck, &state);
+		if (done || stuck != 0 || pm_moment() >= end)
 			break;
 		sleep_until(slot, end);
 	}
 	ConditionVariableCancelSleep();
+	if (stuck != 0)
+		say_stuck(stuck, &state);
 	PG_RETURN_BOOL(done);
 }

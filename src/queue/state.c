@@ -146,10 +146,13 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 			state->detail = spi_text(context, 2);
 			state->hint = spi_text(context, 3);
 			state->flows = strcmp(kind, "backing_off") == 0;
+			state->found_out = true;
 		}
 	}
 	pm_disconnect_owner(&scope);
 
+	state->found_out = state->found_out && !invalid && token != NULL &&
+		state->worker_pid != 0;
 	if (!original)
 	{
 		state->state = "copied";

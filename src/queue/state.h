@@ -20,6 +20,8 @@ typedef struct PmState
 	int			worker_pid;		/* 0: none */
 	bool		flows;			/* messages are sent, or will be shortly
 								 * without anybody doing anything */
+	bool		found_out;		/* the worker found that out, and may find
+								 * otherwise after a change of settings */
 } PmState;
 
 extern void pm_connector_state(const PmConnector *connector, PmState *state);

@@ -106,11 +106,13 @@ pm_take_slot(Oid database)
 		slot->pid = 0;
 		slot->ready = false;
 		slot->exit = PM_EXIT_UNKNOWN;
+		slot->generation++;
 		pg_atomic_write_u32(&slot->stop, 0);
 		SpinLockAcquire(&slot->mutex);
 		memset(&slot->pending, 0, sizeof(slot->pending));
 		memset(slot->quiet, 0, sizeof(slot->quiet));
 		slot->announced = false;
+		slot->answered = slot->changes;
 		SpinLockRelease(&slot->mutex);
 		slot->database = database;
 	}
@@ -158,6 +160,8 @@ pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup)
 
 	SpinLockAcquire(&slot->mutex);
 	slot->pending.reasons |= wakeup->reasons;
+	if (wakeup->reasons & (PM_WAKE_SETTINGS | PM_WAKE_RESUME))
+		slot->changes++;
 	if (wakeup->resumed != 0)
 		pm_resumed_add(&slot->pending.resumed, wakeup->resumed);
 	for (i = 0; i < wakeup->ranges.n; i++)
@@ -183,16 +187,57 @@ pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup)
 /*
  * Take what was left for the worker.  To be called before the snapshot of the
  * scan that acts on it.  False if there was nothing.
+ *
+ * wakeup->changes is what pm_slot_answer is to be called with once it is known
+ * what came of the changes that were announced.
  */
 bool
 pm_slot_collect(PmSlot *slot, PmWakeup *wakeup)
 {
 	SpinLockAcquire(&slot->mutex);
 	*wakeup = slot->pending;
+	wakeup->changes = slot->changes;
 	memset(&slot->pending, 0, sizeof(slot->pending));
 	slot->announced = false;
 	SpinLockRelease(&slot->mutex);
 	return wakeup->reasons != 0;
+}
+
+/*
+ * Each of so many changes of settings, or resumes, has had its effect: what the
+ * database says of the connectors' troubles is how it is with them.
+ */
+void
+pm_slot_answer(PmSlot *slot, uint64 changes)
+{
+	SpinLockAcquire(&slot->mutex);
+	slot->answered = changes;
+	SpinLockRelease(&slot->mutex);
+	ConditionVariableBroadcast(&slot->finished);
+}
+
+/* How many changes have been committed so far, for pm_slot_answered. */
+uint64
+pm_slot_changes(PmSlot *slot)
+{
+	uint64		changes;
+
+	SpinLockAcquire(&slot->mutex);
+	changes = slot->changes;
+	SpinLockRelease(&slot->mutex);
+	return changes;
+}
+
+/* Whether all of them have had their effect, or were another worker's. */
+bool
+pm_slot_answered(PmSlot *slot, uint64 changes)
+{
+	bool		answered;
+
+	SpinLockAcquire(&slot->mutex);
+	answered = slot->answered >= changes;
+	SpinLockRelease(&slot->mutex);
+	return answered;
 }
 
 /*

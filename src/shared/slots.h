@@ -40,13 +40,16 @@ typedef struct PmSlot
 	pid_t		pid;
 	bool		ready;			/* the worker found the extension */
 	PmWorkerExit exit;
+	uint64		generation;		/* counts who had the slot */
 
-	slock_t		mutex;			/* protects the next three */
+	slock_t		mutex;			/* protects what follows, up to "stop" */
 	PmWakeup	pending;
 	bool		announced;		/* the latch was set for it */
 	uint64		quiet[PM_WAKE_LANE_WORDS];	/* lanes whose messages need not
 											 * wake the worker, see
 											 * pm_slot_may_sleep */
+	uint64		changes;		/* of settings, and resumes, so far */
+	uint64		answered;		/* of these it is known what came of them */
 	pg_atomic_uint32 stop;		/* the worker is to end */
 	ConditionVariable finished; /* messages were finished, or states changed */
 } PmSlot;
@@ -87,6 +90,9 @@ extern PmSlot *pm_take_slot(Oid database);
 extern void pm_free_slot(PmSlot *slot);
 extern void pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup);
 extern bool pm_slot_collect(PmSlot *slot, PmWakeup *wakeup);
+extern void pm_slot_answer(PmSlot *slot, uint64 changes);
+extern uint64 pm_slot_changes(PmSlot *slot);
+extern bool pm_slot_answered(PmSlot *slot, uint64 changes);
 extern bool pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet);
 extern pid_t pm_worker_pid(Oid database);
 extern bool pm_database_held(Oid database);

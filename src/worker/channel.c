@@ -397,6 +397,24 @@ pm_channel_flows(PmChannel *channel)
 		!channel->connector->paused && channel->state == PM_OPEN;
 }
 
+/*
+ * Whether a channel that was in trouble is being tried, or that is due, or what
+ * came of it is not stored.
+ */
+bool
+pm_channel_on_trial(PmChannel *channel, PmMoment now)
+{
+	if (channel->trouble_dirty)
+		return true;
+	if (channel->connector == NULL || channel->connector->invalid ||
+		channel->connector->paused)
+		return false;
+	if (channel->state == PM_OPEN)
+		return channel->trouble_shown &&
+			(channel->in_flight > 0 || pm_channel_has_work(channel, now));
+	return channel->probing || channel->retry_at <= now;
+}
+
 static void
 refill_allowance(PmChannel *channel, PmMoment now)
 {

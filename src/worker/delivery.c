@@ -277,3 +277,21 @@ pm_delivery_turn(void)
 	}
 	return next_turn(now);
 }
+
+/*
+ * Whether the settings are known, and no connector is being tried of which it
+ * is not stored yet how that went.
+ */
+bool
+pm_delivery_decided(void)
+{
+	PmMoment	now = pm_moment();
+	int			i;
+
+	if (!pm_scan_current())
+		return false;
+	for (i = 0; i < pm_channel_count(); i++)
+		if (pm_channel_on_trial(pm_channel(i), now))
+			return false;
+	return true;
+}

@@ -238,6 +238,7 @@ start_worker(Database *db, PmMoment now)
 	{
 		pm_process_describe(&worker, "worker", db->oid);
 		worker.bgw_main_arg = Int32GetDatum((int32) (slot - pm_shared()->slots));
+		memcpy(worker.bgw_extra, &slot->generation, sizeof(slot->generation));
 		worker.bgw_notify_pid = MyProcPid;
 		started = RegisterDynamicBackgroundWorker(&worker, &db->handle);
 		if (started)

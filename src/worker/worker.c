@@ -50,6 +50,8 @@
 
 static PmSlot *slot = NULL;
 static PmWorkerExit exit_reason = PM_EXIT_UNKNOWN;
+static uint64 changes = 0;		/* so many were announced, see slots.h */
+static uint64 answered = 0;
 
 /*
  * Settings of the session that nothing may weaken: not the configuration file,
@@ -168,9 +170,17 @@ static void
 attach(int index)
 {
 	PmShared   *shared = pm_shared();
+	uint64		generation;
 
+	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = &shared->slots[index];
+	if (slot->generation != generation || !OidIsValid(slot->database))
+	{
+		/* The launcher that took it for us has died, and the next gave it up */
+		LWLockRelease(shared->lock);
+		proc_exit(0);
+	}
 	slot->proc = MyProc;
 	slot->pid = MyProcPid;
 	LWLockRelease(shared->lock);
@@ -209,6 +219,7 @@ take_wakeup(Oid *extension)
 
 	if (!pm_slot_collect(slot, &wakeup))
 		return;
+	changes = wakeup.changes;
 	if ((wakeup.reasons & PM_WAKE_CATALOG) && !extension_present(extension))
 	{
 		pm_attempts_forget(MyDatabaseId);
@@ -280,6 +291,8 @@ postmark_worker_main(Datum arg)
 		}
 		take_wakeup(&extension);
 		next = pm_delivery_turn();
+		if (answered != changes && pm_delivery_decided())
+			pm_slot_answer(slot, answered = changes);
 		pm_channels_quiet(quiet);
 
 		/* The latch may have been reset by a wait of the turn's */
