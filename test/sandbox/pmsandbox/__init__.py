@@ -8,7 +8,11 @@ api        Postmark's endpoints
 validation what Postmark checks in a message before it accepts it
 addresses  the syntax of addresses and address lists
 templates  the templates of the server, and rendering
-suppressions  inactive recipients and bounces
+suppressions  inactive recipients
+fates      which addresses bounce, and as what
+feedback   what became of messages: bounces, complaints, deliveries
+webhooks   who is told of it, and the telling
+source     the raw source of a message
 store      the accepted messages, and Postmark's search over them
 journal    the state file that carries accepted messages over a restart
 requestlog what arrived when, counters, and waiting for them

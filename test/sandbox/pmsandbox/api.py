@@ -1,35 +1,82 @@
 """Postmark's endpoints: from a call to a status and a JSON document."""
+import datetime
+import functools
 import re
 import time
 import uuid
 
 from .errors import PostmarkError
-from .settings import TEST_TOKEN
+from .settings import DEFAULT_STREAM_IDS, STREAM_TYPES, TEST_TOKEN, new_stream
+from .source import source_of
 from .store import BATCH_PATHS, Search
 from .suppressions import timestamp
 from .validation import MAX_BATCH, MAX_MESSAGE_BYTES, check_size, check_types
 
 SEND_PATHS = ("/email", "/email/withTemplate", *BATCH_PATHS)
 
-_ROUTES = [(method, re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", pattern)), pattern, name)
+_ROUTES = [(method, re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", pattern), re.IGNORECASE), pattern, name)
            for method, pattern, name in (
     ("GET", "/server", "server"),
     ("GET", "/templates", "list_templates"),
     ("POST", "/templates", "create_template"),
+    ("POST", "/templates/validate", "validate_template"),
     ("GET", "/templates/{key}", "get_template"),
     ("PUT", "/templates/{key}", "edit_template"),
     ("DELETE", "/templates/{key}", "delete_template"),
     ("GET", "/message-streams", "list_streams"),
+    ("POST", "/message-streams", "create_stream"),
     ("GET", "/message-streams/{stream}", "get_stream"),
+    ("PATCH", "/message-streams/{stream}", "edit_stream"),
+    ("POST", "/message-streams/{stream}/archive", "archive_stream"),
+    ("POST", "/message-streams/{stream}/unarchive", "unarchive_stream"),
     ("GET", "/message-streams/{stream}/suppressions/dump", "dump_suppressions"),
     ("POST", "/message-streams/{stream}/suppressions", "create_suppressions"),
     ("POST", "/message-streams/{stream}/suppressions/delete", "delete_suppressions"),
     ("GET", "/messages/outbound", "search_messages"),
     ("GET", "/messages/outbound/{message_id}/details", "message_details"),
+    ("GET", "/messages/outbound/{message_id}/dump", "message_dump"),
     ("GET", "/bounces", "list_bounces"),
+    ("GET", "/bounces/tags", "bounce_tags"),
+    ("GET", "/bounces/{bounce}", "get_bounce"),
+    ("GET", "/bounces/{bounce}/dump", "bounce_dump"),
+    ("PUT", "/bounces/{bounce}/activate", "activate_bounce"),
+    ("GET", "/deliverystats", "delivery_stats"),
+    ("GET", "/webhooks", "list_webhooks"),
+    ("POST", "/webhooks", "create_webhook"),
+    ("GET", "/webhooks/{webhook}", "get_webhook"),
+    ("PUT", "/webhooks/{webhook}", "edit_webhook"),
+    ("DELETE", "/webhooks/{webhook}", "delete_webhook"),
 )]
 
+# What Postmark has and the sandbox has not: (method, paths, what it is)
+_NOT_IMITATED = [(method, re.compile(pattern, re.IGNORECASE), what) for method, pattern, what in (
+    ("PUT", r"/server", "changing the server"),
+    (".*", r"/stats(/.*)?", "statistics"),
+    (".*", r"/messages/outbound/(opens|clicks)(/.*)?", "searching opens and clicks"),
+    (".*", r"/messages/inbound(/.*)?|/triggers(/.*)?", "inbound mail"),
+    (".*", r"/email/bulk(/.*)?", "the bulk API"),
+    (".*", r"/templates/push", "pushing templates to another server"),
+    ("POST", r"/webhooks/[^/]+/verify", "verifying webhooks"),
+    (".*", r"/(servers|domains|senders|data-removals|smtp-tokens)(/.*)?", "the account API"),
+)]
+_SEND_PATHS = {path.lower(): path for path in SEND_PATHS}
 
+
+@functools.lru_cache(maxsize=1024)
+def canonical(path):
+    """A path as it is documented: Postmark looks at neither its letter case nor a slash at its end."""
+    path = path.rstrip("/") or "/"
+    sending = _SEND_PATHS.get(path.lower())
+    if sending:
+        return sending
+    for _, regex, pattern, _ in _ROUTES:
+        match = regex.fullmatch(path)
+        if match:
+            return re.sub(r"{(\w+)}", lambda name: match[name[1]], pattern)
+    return path
+
+
+@functools.lru_cache(maxsize=1024)
 def route_of(path):
     """The name under which requests to a path are counted."""
     if path in SEND_PATHS:
@@ -37,10 +84,20 @@ def route_of(path):
     return next((pattern for _, regex, pattern, _ in _ROUTES if regex.fullmatch(path)), "other")
 
 
+class Query(dict):
+    """The parameters of a query; their names have no letter case, but for what follows metadata_."""
+
+    def __init__(self, pairs):
+        super().__init__()
+        for name, value in pairs.items():
+            head, low = name[:len("metadata_")].lower(), name.lower()
+            self.setdefault(head + name[len(head):] if head == "metadata_" else low, value)
+
+
 def _expect_json_headers(call):
     if "application/json" not in call.headers.get("Accept", "").lower():
         raise PostmarkError(409, "The 'Accept' header must be 'application/json'.", 415)
-    if call.method in ("POST", "PUT") and \
+    if call.method in ("POST", "PUT", "PATCH") and call.body and \
             not call.headers.get("Content-Type", "").lower().startswith("application/json"):
         raise PostmarkError(409, "The 'Content-Type' header must be 'application/json'.", 415)
 
@@ -73,6 +130,9 @@ class PostmarkApi:
                                     "valid token.", 401)
 
     def _dispatch(self, call):
+        for method, regex, what in _NOT_IMITATED:
+            if re.fullmatch(method, call.method) and regex.fullmatch(call.path):
+                raise PostmarkError(501, f"The sandbox does not imitate {what}.", 501)
         allowed = False
         for method, regex, _, name in _ROUTES:
             match = regex.fullmatch(call.path)
@@ -148,7 +208,7 @@ class PostmarkApi:
                 "TrackOpens": False, "TrackLinks": "None", "InboundSpamThreshold": 0}
 
     def _list_templates(self, call):
-        query = {key.lower(): value for key, value in call.query.items()}
+        query = call.query
         count, offset = query.get("count", ""), query.get("offset", "")
         if not count.isdecimal() or not offset.isdecimal() or int(count) > 500:
             raise PostmarkError(1100, "'Count' (at most 500) and 'Offset' are required.")
@@ -168,9 +228,10 @@ class PostmarkApi:
         return {"ErrorCode": 0, "Message": f"Template {key} removed."}
 
     def _list_streams(self, call):
-        query = {key.lower(): value.lower() for key, value in call.query.items()}
-        kind = query.get("messagestreamtype", "all")
-        archived = query.get("includearchivedstreams") == "true"
+        kind = call.query.get("messagestreamtype", "all").lower()
+        archived = call.query.get("includearchivedstreams", "").lower() == "true"
+        if kind not in ("all", *map(str.lower, STREAM_TYPES)):
+            raise PostmarkError(1221, "The 'MessageStreamType' associated with this request was invalid.")
         chosen = [s for s in self._world.settings.streams.values()
                   if kind in ("all", s["MessageStreamType"].lower())
                   and (archived or not s["ArchivedAt"])]
@@ -179,8 +240,77 @@ class PostmarkApi:
     def _get_stream(self, call, stream):
         found = self._world.settings.streams.get(stream)
         if found is None:
-            raise PostmarkError(1226, "The message stream was not found.")
+            raise PostmarkError(1226, "The message stream for the provided 'ID' was not found.")
         return found
+
+    def _create_stream(self, call):
+        document, streams = _object(call), self._world.settings.streams
+        if document.get("MessageStreamType") not in STREAM_TYPES:
+            raise PostmarkError(1221, "The 'MessageStreamType' associated with this request was invalid.")
+        stream = document.get("ID")
+        if not isinstance(stream, str) or not stream:
+            raise PostmarkError(1222, "A valid 'ID' must be provided.")
+        _check_stream(document, True)
+        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,29}", stream, re.IGNORECASE):
+            raise PostmarkError(1227, "The 'ID' must be a non-empty string starting with a letter, up to 30 "
+                                      "characters.")
+        if stream.lower().startswith("pm-"):
+            raise PostmarkError(1233, "The 'ID' must not start with the 'pm-' prefix.")
+        if stream.lower() == "all":
+            raise PostmarkError(1237, "The 'ID' is reserved.")
+        if stream.lower() in map(str.lower, streams):
+            raise PostmarkError(1230, "The 'ID' provided already exists for this server.")
+        if document["MessageStreamType"] == "Inbound" and any(
+                s["MessageStreamType"] == "Inbound" for s in streams.values()):
+            raise PostmarkError(1228, "A server can only have one inbound stream.")
+        streams[stream] = new_stream(document)
+        streams[stream]["CreatedAt"] = timestamp(call.entry.received_us)
+        return streams[stream]
+
+    def _edit_stream(self, call, stream):
+        found, document = self._get_stream(call, stream), _object(call)
+        _check_stream(document, False)
+        for field in ("Name", "Description", "SubscriptionManagementConfiguration"):
+            if document.get(field) is not None:
+                found[field] = document[field]
+        found["UpdatedAt"] = timestamp(call.entry.received_us)
+        return found
+
+    def _archive_stream(self, call, stream):
+        found = self._get_stream(call, stream)
+        if found["ID"] in DEFAULT_STREAM_IDS or found["MessageStreamType"] == "Inbound":
+            raise PostmarkError(1229, "You cannot archive the default transactional and inbound streams.")
+        if not found["ArchivedAt"]:
+            now = datetime.datetime.now(datetime.timezone.utc)
+            found["ArchivedAt"] = timestamp(int(now.timestamp() * 1_000_000))
+            found["ExpectedPurgeDate"] = timestamp(
+                int((now + datetime.timedelta(days=45)).timestamp() * 1_000_000))
+        return {"ID": found["ID"], "ServerID": 1, "ExpectedPurgeDate": found["ExpectedPurgeDate"]}
+
+    def _unarchive_stream(self, call, stream):
+        found = self._get_stream(call, stream)
+        found["ArchivedAt"] = found["ExpectedPurgeDate"] = None
+        return found
+
+    # Webhooks
+
+    def _list_webhooks(self, call):
+        stream = call.query.get("messagestream")
+        if stream is not None:
+            self._get_stream(call, stream)
+        return self._world.webhooks.listing(stream)
+
+    def _create_webhook(self, call):
+        return self._world.webhooks.create(_document(call), self._world.settings.streams)
+
+    def _get_webhook(self, call, webhook):
+        return self._world.webhooks.get(webhook).as_json()
+
+    def _edit_webhook(self, call, webhook):
+        return self._world.webhooks.edit(webhook, _document(call))
+
+    def _delete_webhook(self, call, webhook):
+        return self._world.webhooks.delete(webhook)
 
     # Suppressions and bounces
 
@@ -199,15 +329,30 @@ class PostmarkApi:
         return self._world.suppressions.change(stream, _document(call), call.entry.received_us, delete)
 
     def _list_bounces(self, call):
-        page = Search(call.query)
-        bounces = self._world.suppressions.bounces[::-1]
-        return {"TotalCount": len(bounces), "Bounces": bounces[page.offset:page.offset + page.count]}
+        return self._world.feedback.listing(call.query)
+
+    def _bounce_tags(self, call):
+        feedback = self._world.feedback
+        return sorted({feedback.bounce_json(b)["Tag"] for b in feedback.bounces} - {None})
+
+    def _get_bounce(self, call, bounce):
+        feedback = self._world.feedback
+        found = feedback.bounce(bounce)
+        return {**feedback.bounce_json(found), "Content": feedback.dump(found)}
+
+    def _bounce_dump(self, call, bounce):
+        feedback = self._world.feedback
+        return {"Body": feedback.dump(feedback.bounce(bounce))}
+
+    def _activate_bounce(self, call, bounce):
+        feedback = self._world.feedback
+        feedback.activate(feedback.bounce(bounce))
+        return {"Message": "OK", "Bounce": self._get_bounce(call, bounce)}
+
+    def _delivery_stats(self, call):
+        return self._world.feedback.statistics()
 
     # Messages
-
-    def _status(self, position):
-        bounced = self._world.suppressions.bounce_of(self._world.store.message_id(position))
-        return "Bounced" if bounced else "Sent"
 
     def _visible_until_us(self):
         return time.time_ns() // 1000 - int(self._world.settings.search_lag * 1_000_000)
@@ -215,23 +360,28 @@ class PostmarkApi:
     def _search_messages(self, call):
         search = Search(call.query)
         found = self._world.store.search(search, self._visible_until_us())
-        if search.status not in (None, "sent", "processed"):
-            found = [p for p in found if self._status(p).lower() == search.status]
+        if search.status == "queued":
+            found = []                  # nothing waits in the sandbox
         page = found[search.offset:search.offset + search.count]
-        return {"TotalCount": len(found),
-                "Messages": [self._world.store.summary(p, self._status(p)) for p in page]}
+        return {"TotalCount": len(found), "Messages": [self._world.store.summary(p) for p in page]}
 
     def _message_details(self, call, message_id):
+        store, position = self._world.store, self._indexed(message_id)
+        rendered = store.rendered(position)
+        return {**store.summary(position), "TextBody": rendered["TextBody"],
+                "HtmlBody": rendered["HtmlBody"], "Body": source_of(store, position),
+                "MessageEvents": [_event(*event) for event in self._world.feedback.life(position)]}
+
+    def _message_dump(self, call, message_id):
+        return {"Body": source_of(self._world.store, self._indexed(message_id))}
+
+    def _indexed(self, message_id):
+        """The position of a message that the search can find."""
         store = self._world.store
         position = store.position_of(message_id)
         if position is None or store.submission(position).received_us > self._visible_until_us():
             raise PostmarkError(701, "This message was not found.")
-        status = self._status(position)
-        rendered = store.rendered(position)
-        received_at = timestamp(store.submission(position).received_us)
-        return {**store.summary(position, status), "TextBody": rendered["TextBody"],
-                "HtmlBody": rendered["HtmlBody"], "Body": "",
-                "MessageEvents": [_event(r, status, received_at) for r in store.recipients(position)]}
+        return position
 
 
 class _SingleRefusal(PostmarkError):
@@ -251,8 +401,29 @@ def _document(call):
     return call.document
 
 
-def _event(recipient, status, received_at):
-    kind = "Bounced" if status == "Bounced" else "Delivered"
-    return {"Recipient": recipient, "Type": kind, "ReceivedAt": received_at,
-            "Details": {"DeliveryMessage": "smtp;250 kept by the sandbox",
-                        "DestinationServer": "localhost", "DestinationIP": "127.0.0.1"}}
+def _object(call):
+    document = _document(call)
+    if not isinstance(document, dict):
+        raise PostmarkError(402, "The request body is not valid JSON for this call.")
+    return document
+
+
+def _check_stream(document, new):
+    name, description = document.get("Name"), document.get("Description") or ""
+    if (new or name is not None) and (not isinstance(name, str) or not name):
+        raise PostmarkError(1223, "A valid 'Name' must be provided.")
+    if name is not None and len(name) > 100:
+        raise PostmarkError(1224, "The 'Name' is too long.")
+    if not isinstance(description, str):
+        raise PostmarkError(403, "The field 'Description' must be a string.")
+    if len(description) > 1000:
+        raise PostmarkError(1231, "The 'Description' is too long.")
+    if re.search(r"<\w", description):
+        raise PostmarkError(1234, "The 'Description' must not contain HTML tags.")
+
+
+def _event(kind, recipient, at_us, words):
+    details = {"Summary": words}
+    if kind == "Delivered":
+        details = {"DeliveryMessage": words, "DestinationServer": "localhost", "DestinationIP": "127.0.0.1"}
+    return {"Recipient": recipient, "Type": kind, "ReceivedAt": timestamp(at_us), "Details": details}

@@ -1,14 +1,15 @@
 """The command line, the listening sockets and the end of the program."""
 import argparse
 import asyncio
-import ipaddress
 import logging
 import os
 import signal
 import ssl
 import sys
 
+from .errors import PostmarkError
 from .server import Sandbox
+from .webhooks import is_loopback
 from .world import World
 
 
@@ -31,23 +32,35 @@ def _parse(arguments):
     add("--sender", action="append", metavar="PATTERN",
         help="confirmed sender: an address or a domain, * allowed (repeatable; default *.example, "
              "*.test and example.com)")
+    add("--webhook", action="append", default=[], metavar="URL",
+        help="post every event to URL, as a webhook does (repeatable)")
+    add("--webhook-header", action="append", default=[], metavar="'NAME: VALUE'", type=_header,
+        help="a header of what is posted to the --webhook URLs (repeatable)")
+    add("--webhook-retries", metavar="SECONDS,...", type=_intervals,
+        help="when an event that was not answered with 200 is posted again (default: as Postmark "
+             "does, 60,300,600,600,600,900)")
     add("--state-file", metavar="FILE", help="keep accepted messages in FILE over a restart")
     add("--quiet", action="store_true", help="print nothing")
     options = parser.parse_args(arguments)
     if bool(options.tls_cert) != bool(options.tls_key):
         parser.error("--tls-cert and --tls-key go together")
-    if not options.allow_remote and not _is_loopback(options.host):
+    if not options.allow_remote and not is_loopback(options.host):
         parser.error(f"{options.host} is not a loopback address; --allow-remote allows it")
     return options
 
 
-def _is_loopback(host):
-    if host == "localhost":
-        return True
+def _header(text):
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError("a header is 'NAME: VALUE'")
+    return {"Name": name.strip(), "Value": value.strip()}
+
+
+def _intervals(text):
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return [float(part) for part in text.split(",") if part]
     except ValueError:
-        return False
+        raise argparse.ArgumentTypeError("intervals are numbers of seconds with commas between") from None
 
 
 def _tls_context(options):
@@ -72,7 +85,8 @@ async def _serve(options):
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    world = World(options.token, options.sender, options.state_file)
+    world = World(options.token, options.sender, options.state_file, options.webhook_retries,
+                  options.webhook, options.webhook_header, options.allow_remote)
     factory = Sandbox(world, options.allow_remote).http_server()
     context = _tls_context(options)
     listener = await loop.create_server(factory, options.host, options.port, ssl=context, backlog=1024)
@@ -96,7 +110,7 @@ def main(arguments=None):
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         asyncio.run(_serve(options))
-    except OSError as error:
+    except (OSError, PostmarkError) as error:
         print(f"postmark_sandbox: {error}", file=sys.stderr)
         return 1
     # Open connections and requests under way have nothing to finish.

@@ -4,7 +4,6 @@ It asks for no token, so it answers only to a Host of this machine and never
 to a script of a foreign web page.
 """
 import inspect
-import ipaddress
 import json
 import urllib.parse
 
@@ -12,19 +11,15 @@ from aiohttp import web
 
 from . import inbox
 from .errors import ControlError
+from .webhooks import is_loopback
 
 CONTROL_PREFIX = "/_sandbox"
 MAX_WAIT = 600.0
+MEASURES = ("messages", "distinct", "requests", "in_flight", "events")
 
 
 def _is_local(host):
-    name = urllib.parse.urlsplit("//" + host).hostname or ""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(urllib.parse.urlsplit("//" + host).hostname)
 
 
 def _number(query, name, default, kind=int):
@@ -44,20 +39,25 @@ class Control:
     def __init__(self, world, allow_remote):
         self._world = world
         self._allow_remote = allow_remote
+        # (what carries it out, the parameters it knows)
         self._calls = {
-            ("GET", ""): self._inbox,
-            ("GET", "view"): self._view,
-            ("GET", "rules"): self._list_rules,
-            ("POST", "rules"): self._add_rule,
-            ("DELETE", "rules"): self._clear_rules,
-            ("GET", "messages"): self._messages,
-            ("GET", "requests"): self._requests,
-            ("GET", "counts"): self._counts,
-            ("GET", "ids"): self._ids,
-            ("GET", "config"): self._config,
-            ("POST", "config"): self._configure,
-            ("POST", "reset"): self._reset,
-            ("GET", "wait"): self._wait,
+            ("GET", ""): (self._inbox, {"recipient"}),
+            ("GET", "view"): (self._view, {"id"}),
+            ("GET", "rules"): (self._list_rules, set()),
+            ("POST", "rules"): (self._add_rule, set()),
+            ("DELETE", "rules"): (self._clear_rules, {"id"}),
+            ("GET", "messages"): (self._messages, {"recipient", "limit", "render"}),
+            ("GET", "requests"): (self._requests, {"path", "since"}),
+            ("GET", "counts"): (self._counts, set()),
+            ("GET", "ids"): (self._ids, {"duplicates"}),
+            ("GET", "config"): (self._config, set()),
+            ("POST", "config"): (self._configure, set()),
+            ("POST", "reset"): (self._reset, set()),
+            ("GET", "wait"): (self._wait, {*MEASURES, "path", "idle", "settled", "timeout"}),
+            ("GET", "events"): (self._events, {"recipient", "since"}),
+            ("POST", "events"): (self._make_event, set()),
+            ("POST", "events/hold"): (self._hold, set()),
+            ("POST", "events/release"): (self._release, set()),
         }
 
     async def handle(self, request):
@@ -66,7 +66,11 @@ class Control:
             call = self._calls.get((request.method, request.path[len(CONTROL_PREFIX):].strip("/")))
             if call is None:
                 return _json({"error": "no such control call"}, 404)
-            answer = call(request.query, await self._document(request))
+            carry_out, parameters = call
+            unknown = sorted(set(request.query) - parameters)
+            if unknown:
+                raise ControlError(f"unknown parameter: {', '.join(unknown)}")
+            answer = carry_out(request.query, await self._document(request))
             if inspect.isawaitable(answer):
                 answer = await answer
         except ControlError as error:
@@ -137,17 +141,59 @@ class Control:
     async def _wait(self, query, document):
         """Answer as soon as all the numbers asked for are reached, or at the time-out."""
         world, path = self._world, query.get("path")
-        measures = {"messages": lambda: len(world.store), "distinct": world.store.distinct,
-                    "requests": lambda: world.log.count(path), "in_flight": lambda: world.log.in_flight}
+        measures = dict(zip(MEASURES, (
+            lambda: len(world.store), world.store.distinct, lambda: world.log.count(path),
+            lambda: world.log.in_flight, world.webhooks.ended.total)))
         wanted = [(measures[name], _number(query, name, 0)) for name in measures if name in query]
-        idle = _is_set(query, "idle", "0")
-        if not wanted and not idle:
-            raise ControlError(f"wait for one of {', '.join(measures)}, idle")
+        idle, settled = _is_set(query, "idle", "0"), _is_set(query, "settled", "0")
+        if not wanted and not idle and not settled:
+            raise ControlError(f"wait for one of {', '.join(measures)}, idle, settled")
         timeout = min(_number(query, "timeout", 30, float), MAX_WAIT)
         reached = await world.changes.wait_for(
             lambda: all(measure() >= number for measure, number in wanted)
-            and not (idle and world.log.in_flight), timeout)
+            and not (idle and world.log.in_flight)
+            and not (settled and world.webhooks.waiting()), timeout)
         return {"reached": reached, "counts": world.counts()}
+
+    # Events
+
+    def _events(self, query, document):
+        """What was posted to webhooks, or is to be, oldest first."""
+        wanted, since = query.get("recipient", "").lower(), _number(query, "since", 0)
+        return {"events": [post.as_json() for post in list(self._world.webhooks.log)
+                           if post.number > since and wanted in ("", post.recipient.lower())]}
+
+    def _make_event(self, query, document):
+        """An event of the newest message to a recipient, or of a MessageID."""
+        known = _known(document, {"type": str, "recipient": str, "MessageID": str})
+        store = self._world.store
+        if "MessageID" in known:
+            position = store.position_of(known["MessageID"])
+        else:
+            position = next(iter(store.newest_first(known.get("recipient", ""))), None)
+        if position is None:
+            raise ControlError("no such message")
+        recipients = store.recipients(position)
+        wanted = known.get("recipient", recipients[0]).lower()
+        recipient = next((r for r in recipients if r.lower() == wanted), None)
+        if recipient is None:
+            raise ControlError("the message is not to that recipient")
+        self._world.feedback.happen(known.get("type", ""), position, recipient)
+        self._world.changes.notify()
+        return {"ok": True, "MessageID": store.message_id(position), "recipient": recipient}
+
+    def _hold(self, query, document):
+        self._world.webhooks.hold()
+        return {"ok": True}
+
+    def _release(self, query, document):
+        known = _known(document, {"order": str, "copies": int, "again": bool})
+        copies = known.get("copies", 1)
+        if not 1 <= copies <= 10:
+            raise ControlError("copies is a number from 1 to 10")
+        posted = self._world.webhooks.release(known.get("order", "oldest_first"), copies,
+                                              known.get("again", False))
+        return {"posted": posted}
 
     # Pages
 
@@ -159,6 +205,18 @@ class Control:
         if position is None:
             raise ControlError("no such message")
         return _page(inbox.message_page(self._world.store, position))
+
+
+def _known(document, types):
+    """A document with nothing in it but these keys, of these types."""
+    if not isinstance(document, dict):
+        raise ControlError("the body is a JSON object")
+    for key, value in document.items():
+        if key not in types:
+            raise ControlError(f"unknown key: {key}")
+        if type(value) is not types[key]:
+            raise ControlError(f"{key} has the wrong type")
+    return document
 
 
 def _json(document, status=200):

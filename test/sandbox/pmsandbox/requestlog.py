@@ -48,12 +48,12 @@ class LogEntry:
     __slots__ = ("number", "received_us", "answered_us", "method", "path", "query", "token",
                  "headers", "connection", "on_connection", "submission", "outcome")
 
-    def __init__(self, request, token, received_us, connection, on_connection):
+    def __init__(self, request, path, token, received_us, connection, on_connection):
         self.number = None
         self.received_us = received_us
         self.answered_us = None
         self.method = request.method
-        self.path = request.path
+        self.path = path
         self.query = request.query_string
         self.token = mask_token(token)
         self.headers = {name: request.headers[name] for name in _SHOWN_HEADERS

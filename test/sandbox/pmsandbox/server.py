@@ -13,7 +13,7 @@ import weakref
 
 from aiohttp import web
 
-from .api import SEND_PATHS, PostmarkApi, route_of
+from .api import SEND_PATHS, PostmarkApi, Query, canonical, route_of
 from .control import CONTROL_PREFIX, Control
 from .requestlog import LogEntry
 from .store import BATCH_PATHS, items_of
@@ -30,8 +30,8 @@ class Call:
 
     def __init__(self, request, entry):
         self.method = request.method
-        self.path = request.path
-        self.query = request.query
+        self.path = entry.path
+        self.query = Query(request.query)
         self.headers = request.headers
         self.token = request.headers.get(TOKEN_HEADER)
         self.entry = entry
@@ -45,7 +45,7 @@ class Call:
         """Parse the body, once; everybody after this works on the result."""
         self.body = body
         self.entry.keep_body(body)
-        if self.method not in ("POST", "PUT"):
+        if self.method not in ("POST", "PUT", "PATCH"):
             return
         try:
             self.document = json.loads(body)
@@ -80,7 +80,9 @@ class Sandbox:
         received_us = time.time_ns() // 1000
         if request.path.startswith(CONTROL_PREFIX):
             return await self._control.handle(request)
-        entry = LogEntry(request, request.headers.get(TOKEN_HEADER), received_us,
+        if request.path == "/" and request.method == "GET":
+            return web.Response(status=302, headers={"Location": CONTROL_PREFIX + "/"})
+        entry = LogEntry(request, canonical(request.path), request.headers.get(TOKEN_HEADER), received_us,
                          *self._on_connection(request))
         self._world.log.begin()
         try:
@@ -109,7 +111,7 @@ class Sandbox:
             self._arrived(call)
             return _drop(request, call.entry, plan)
         try:
-            call.take_body(await _read_body(request))
+            call.take_body(await _read_body(request, call.path))
         except web.HTTPRequestEntityTooLarge:
             self._arrived(call)
             call.entry.outcome = 413
@@ -146,9 +148,9 @@ async def _pause(seconds):
         await asyncio.sleep(seconds)
 
 
-async def _read_body(request):
+async def _read_body(request, path):
     """The body, unless it is larger than Postmark would take."""
-    limit = MAX_BATCH_BYTES if request.path in BATCH_PATHS else MAX_MESSAGE_BYTES
+    limit = MAX_BATCH_BYTES if path in BATCH_PATHS else MAX_MESSAGE_BYTES
     if (request.content_length or 0) > limit:
         raise web.HTTPRequestEntityTooLarge(limit, request.content_length)
     if request.headers.get("Expect", "").lower() == "100-continue":

@@ -13,6 +13,8 @@ from .errors import ControlError
 TEST_TOKEN = "POSTMARK_API_TEST"
 DEFAULT_TOKENS = ("sandbox-token",)
 DEFAULT_SENDERS = ("*.example", "*.test", "example.com")
+# After how many seconds Postmark posts an event again, time after time
+DEFAULT_RETRIES = (60, 300, 600, 600, 600, 900)
 DEFAULT_STREAMS = (
     {"ID": "outbound", "MessageStreamType": "Transactional"},
     {"ID": "broadcast", "MessageStreamType": "Broadcasts"},
@@ -30,9 +32,18 @@ def sender_pattern(patterns):
     return re.compile("|".join(fnmatch.translate(g.lower()) for g in globs) or r"(?!)")
 
 
+STREAM_TYPES = ("Transactional", "Broadcasts", "Inbound")
+DEFAULT_STREAM_IDS = ("outbound", "inbound")
+
+
 def _stream(description):
     if not isinstance(description, dict) or not isinstance(description.get("ID"), str):
         raise ControlError("a stream is an object with an ID")
+    return new_stream(description)
+
+
+def new_stream(description):
+    """A stream as Postmark shows it."""
     return {
         "ID": description["ID"],
         "ServerID": 1,
@@ -43,7 +54,8 @@ def _stream(description):
         "UpdatedAt": None,
         "ArchivedAt": description.get("ArchivedAt"),
         "ExpectedPurgeDate": None,
-        "SubscriptionManagementConfiguration": {"UnsubscribeHandlingType": "None"},
+        "SubscriptionManagementConfiguration":
+            description.get("SubscriptionManagementConfiguration") or {"UnsubscribeHandlingType": "None"},
     }
 
 
@@ -57,6 +69,12 @@ def _seconds(key, value):
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
         raise ControlError(f"{key} is a number of seconds")
     return float(value)
+
+
+def _all_seconds(key, value):
+    if not isinstance(value, list):
+        raise ControlError(f"{key} is a list of seconds")
+    return [_seconds(key, entry) for entry in value]
 
 
 def _count(key, value):
@@ -77,6 +95,8 @@ _READERS = {
     "unconfirmed_senders": _strings,
     "streams": _streams,
     "search_lag": _seconds,
+    "event_delay": _seconds,
+    "webhook_retries": _all_seconds,
     "latency": _seconds,
     "request_log_limit": _count,
 }
@@ -92,6 +112,8 @@ class Settings:
     streams: dict = dataclasses.field(
         default_factory=lambda: _streams("streams", list(DEFAULT_STREAMS)))
     search_lag: float = 0.0
+    event_delay: float = 0.1
+    webhook_retries: list = dataclasses.field(default_factory=lambda: list(DEFAULT_RETRIES))
     latency: float = 0.0
     request_log_limit: int = 10000
 

@@ -6,19 +6,19 @@ read again only when somebody looks.  The MessageID is computed from the
 position, not stored.
 """
 import array
-import datetime
 import json
 import secrets
 import zlib
 
 from .addresses import parse_list
 from .errors import PostmarkError
-from .suppressions import timestamp
+from .suppressions import Period, timestamp
 
 MAX_PAGE = 500
 MAX_WINDOW = 10000
 COMPRESS_FROM = 1024
 POSTMARK_ID = "postmark_id"
+STATUSES = ("queued", "sent", "processed")
 BATCH_PATHS = ("/email/batch", "/email/batchWithTemplates")
 
 
@@ -161,6 +161,9 @@ class MessageStore:
             self._opened = (submission, submission.items())
         return self._opened[1][self._index_of[position]]
 
+    def stream(self, position):
+        return self.item(position).get("MessageStream") or "outbound"
+
     def recipients(self, position):
         return self._recipients[position].split(",")
 
@@ -189,7 +192,7 @@ class MessageStore:
         }
         return {**shown, **self.rendered(position)} if render else shown
 
-    def summary(self, position, status):
+    def summary(self, position):
         """The row of Postmark's search."""
         item = self.item(position)
         return {
@@ -197,8 +200,9 @@ class MessageStore:
             "To": _pairs(item, "To"), "Cc": _pairs(item, "Cc"), "Bcc": _pairs(item, "Bcc"),
             "Recipients": self.recipients(position),
             "ReceivedAt": timestamp(self.submission(position).received_us),
-            "From": item.get("From"), "Subject": self.subject(position), "Attachments": [],
-            "Status": status, "TrackOpens": bool(item.get("TrackOpens")),
+            "From": item.get("From"), "Subject": self.subject(position),
+            "Attachments": [attachment["Name"] for attachment in item.get("Attachments") or ()],
+            "Status": "Sent", "TrackOpens": bool(item.get("TrackOpens")),
             "TrackLinks": item.get("TrackLinks") or "None", "Metadata": item.get("Metadata") or {},
             "MessageStream": item.get("MessageStream") or "outbound", "Sandboxed": True,
         }
@@ -232,12 +236,14 @@ class MessageStore:
     def _matches(self, search, position):
         if search.tag is not None and self._tags[position] != search.tag:
             return False
-        received_us = self.submission(position).received_us
-        if not search.from_us <= received_us < search.to_us:
+        if not search.period.holds(self.submission(position).received_us):
             return False
-        if search.stream is not None:
-            return (self.item(position).get("MessageStream") or "outbound") == search.stream
-        return True
+        if search.stream is not None and self.stream(position) != search.stream:
+            return False
+        if search.sender is not None and \
+                parse_list(self.item(position)["From"])[0][1].lower() != search.sender:
+            return False
+        return search.subject is None or search.subject in (self.subject(position) or "").lower()
 
 
 def _pairs(item, field):
@@ -256,11 +262,14 @@ class Search:
         if self.count + self.offset > MAX_WINDOW:
             raise PostmarkError(700, f"'count' plus 'offset' may be at most {MAX_WINDOW}.")
         self.recipient = query.get("recipient")
+        self.sender = query.get("fromemail", "").lower() or None
+        self.subject = query.get("subject", "").lower() or None
         self.tag = query.get("tag")
         self.status = query.get("status", "").lower() or None
+        if self.status not in (None, *STATUSES):
+            raise PostmarkError(700, f"'status' is one of {', '.join(STATUSES)}.")
         self.stream = query.get("messagestream")
-        self.from_us = _moment(query.get("fromdate"), 0)
-        self.to_us = _moment(query.get("todate"), 1 << 62, end_of_day=True)
+        self.period = Period(query, 700)
         named = [(key[len("metadata_"):], value) for key, value in query.items()
                  if key.startswith("metadata_")]
         if len(named) > 1:
@@ -269,22 +278,7 @@ class Search:
 
 
 def _number(query, name):
-    text = query.get(name, query.get(name.capitalize(), ""))
+    text = query.get(name, "")
     if not text.isdecimal():
         raise PostmarkError(700, f"The parameter '{name}' is required and must be a number.")
     return int(text)
-
-
-def _moment(text, default, end_of_day=False):
-    """Microseconds since the epoch of a date or a time; a `todate` that is a date includes its day."""
-    if not text:
-        return default
-    try:
-        moment = datetime.datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError:
-        raise PostmarkError(700, f"'{text}' is not a date.") from None
-    if len(text) == len("2026-01-31") and end_of_day:
-        moment += datetime.timedelta(days=1)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.timezone.utc)
-    return int(moment.timestamp() * 1_000_000)

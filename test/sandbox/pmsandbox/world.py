@@ -3,6 +3,7 @@ import time
 
 from .errors import ControlError, PostmarkError
 from .faults import RuleBook
+from .feedback import Feedback
 from .journal import Journal
 from .requestlog import Changes, RequestLog
 from .settings import Settings
@@ -10,6 +11,7 @@ from .store import MessageStore
 from .suppressions import Suppressions
 from .templates import TemplateRegistry
 from .validation import MessageChecker, Verdict, recipients_of
+from .webhooks import Webhooks
 
 DEFAULT_STREAM = "outbound"
 
@@ -17,17 +19,22 @@ DEFAULT_STREAM = "outbound"
 class World:
     """The state of a sandbox from its start to its end."""
 
-    def __init__(self, tokens=None, senders=None, state_file=None):
+    def __init__(self, tokens=None, senders=None, state_file=None, webhook_retries=None,
+                 webhook_urls=(), webhook_headers=(), allow_remote=False):
         self._initial = {key: value for key, value in
-                         (("tokens", tokens), ("senders", senders)) if value}
+                         (("tokens", tokens), ("senders", senders), ("webhook_retries", webhook_retries))
+                         if value is not None}
         self.settings = Settings(**self._initial)
         self.templates = TemplateRegistry()
-        self.suppressions = Suppressions()
+        self.suppressions = Suppressions(
+            lambda *change: self.feedback.subscription_changed(*change))
         self.checker = MessageChecker(self.settings, self.templates, self.suppressions)
         self.store = MessageStore()
         self.rules = RuleBook()
         self.changes = Changes()
         self.log = RequestLog(self.settings.request_log_limit, self.changes)
+        self.webhooks = Webhooks(self.settings, self.changes, webhook_urls, webhook_headers, allow_remote)
+        self.feedback = Feedback(self.store, self.suppressions, self.webhooks)
         self.tested = 0
         self.refused = 0
         self._journal = Journal(state_file) if state_file else None
@@ -43,7 +50,10 @@ class World:
         self.store.clear(prefix)
         for submission, indexes in entries:
             items = submission.items()
-            self.store.accept(submission, [(i, items[i], self._verdict(items[i])) for i in indexes])
+            accepted = [(i, items[i], self._verdict(items[i])) for i in indexes]
+            first = len(self.store)
+            self.store.accept(submission, accepted)
+            self._meet_fates(first, accepted, submission.received_us, restored=True)
 
     def _verdict(self, item):
         """The verdict of an earlier run, as far as the store needs it."""
@@ -54,18 +64,23 @@ class World:
         """Keep accepted messages, in the state file first; return their MessageIDs."""
         if self._journal:
             self._journal.append(submission, [index for index, _, _ in accepted])
+        first = len(self.store)
         ids = self.store.accept(submission, accepted)
-        for (_, _, verdict), message_id in zip(accepted, ids):
-            for recipient in verdict.recipients:
-                self.suppressions.deliver(verdict.stream, recipient, message_id, submission.received_us)
+        self._meet_fates(first, accepted, submission.received_us)
         self.changes.notify()
         return ids
+
+    def _meet_fates(self, first, accepted, now_us, restored=False):
+        for position, (_, item, verdict) in enumerate(accepted, first):
+            self.feedback.accepted(position, item, verdict, now_us, restored)
 
     def reset(self):
         """Back to the state of a fresh start with the same command line."""
         self.settings.apply(vars(Settings(**self._initial)))
         self.templates.restore_defaults()
         self.suppressions.clear()
+        self.feedback.clear()
+        self.webhooks.clear()
         self.store.clear()
         self.rules.clear()
         self.log.clear()
@@ -119,4 +134,5 @@ class World:
             "tested": self.tested, "refused": self.refused,
             "requests": dict(self.log.by_route), "in_flight": self.log.in_flight,
             "max_in_flight": self.log.max_in_flight,
+            "events": {**self.webhooks.ended, "waiting": self.webhooks.waiting()},
         }
