@@ -81,6 +81,17 @@ CREATE FUNCTION @extschema@.postmark_cancel_all(connector text, usage_type text 
 COMMENT ON FUNCTION @extschema@.postmark_cancel_all(text, text) IS
 	'cancel what is unsent of a connector, of one usage type or of all; returns how many messages';
 
+CREATE FUNCTION @extschema@.postmark_stats()
+	RETURNS TABLE (connector text, metric text, value double precision, since timestamptz)
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_stats() IS
+	'what was counted of each connector since the server started, or since postmark_stats_reset; times in seconds';
+
+CREATE FUNCTION @extschema@.postmark_stats_reset() RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_stats_reset() IS
+	'begin to count anew in this database';
+
 CREATE FUNCTION @extschema@.postmark_requeue_all(connector text, since interval)
 	RETURNS bigint
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -249,7 +260,8 @@ DECLARE
 		'postmark_rotate_code_key',
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
-		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all', 'postmark_settings_row'
+		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',
+		'postmark_stats', 'postmark_stats_reset', 'postmark_settings_row'
 	];
 	object record;
 BEGIN

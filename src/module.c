@@ -21,6 +21,7 @@
 #include "settings/guc.h"
 #include "shared/shmem.h"
 #include "shared/slots.h"
+#include "shared/stats.h"
 #include "worker/databases.h"
 #include "worker/launcher.h"
 
@@ -32,6 +33,7 @@ PG_MODULE_MAGIC_EXT(
 /* What is in shared memory */
 static const PmSharedPart shared_parts[] = {
 	{"postmark_connector workers", pm_slots_size, NULL, pm_slots_init},
+	{"postmark_connector statistics", pm_stats_size, NULL, pm_stats_init},
 	{"postmark_connector attempts", pm_attempts_size, pm_attempts_table_size,
 	pm_attempts_init},
 };

@@ -32,6 +32,7 @@
 #include "settings/connector.h"
 #include "settings/recipient_policy.h"
 #include "shared/slots.h"
+#include "shared/stats.h"
 #include "shared/wake.h"
 #include "shared/wakeup.h"
 
@@ -80,6 +81,8 @@ verify_code(const char *email, const char *usage_type, const char *digits,
 	unsigned char address_name[PM_CODE_HMAC];
 	unsigned char hmac[PM_CODE_HMAC];
 	PmCounter	counters[2];
+	const PmConnector *connector;
+	int			connector_number;
 	PmPolicy	policy;
 	PmCode		code;
 	char	   *address = pstrdup(email);
@@ -87,7 +90,9 @@ verify_code(const char *email, const char *usage_type, const char *digits,
 	bool		found;
 	bool		right;
 
-	policy = pm_connector(connector_name, false)->policy;
+	connector = pm_connector(connector_name, false);
+	policy = connector->policy;
+	connector_number = connector->number;
 	pm_fold_address(address);
 
 	/* Without a key nothing was issued, and the rest is done all the same */
@@ -126,6 +131,8 @@ verify_code(const char *email, const char *usage_type, const char *digits,
 	if (!right)
 	{
 		pm_wake_database(MyDatabaseId, PM_WAKE_ATTEMPTS);
+		pm_stats_add(pm_stats_of(connector_number, connector_name),
+					 PM_COUNT_WRONG_GUESSES, 1);
 		return "mismatch";
 	}
 

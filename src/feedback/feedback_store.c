@@ -31,6 +31,7 @@
 #include "feedback/forgotten.h"
 #include "settings/connector.h"
 #include "settings/recipient_policy.h"
+#include "shared/stats.h"
 
 /* Addresses of a connector that Postmark is still to be asked about, at most */
 #define INQUIRIES_MAX 1000
@@ -148,9 +149,26 @@ pm_feedback_is_ours(const PmConnector *connector, const PmEvent *event)
 	return false;
 }
 
-/* Store what an event says of its message, which must be ours. */
+/* Count what an event says of its message, if that is what ends a message. */
+static void
+count(const PmConnector *connector, const PmEvent *event)
+{
+	PmMetric	metric;
+
+	if (event->delivered)
+		metric = PM_COUNT_DELIVERED;
+	else if (event->standing == PM_STANDING_COMPLAINT)
+		metric = PM_COUNT_COMPLAINED;
+	else if (event->standing >= PM_STANDING_SOFT)
+		metric = PM_COUNT_BOUNCED;
+	else
+		return;
+	pm_stats_note(connector->number, connector->name, metric, 1);
+}
+
+/* Store what an event says of its message, which must be the connector's. */
 void
-pm_feedback_put(const PmEvent *event)
+pm_feedback_put(const PmConnector *connector, const PmEvent *event)
 {
 	Datum		values[6];
 	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
@@ -166,6 +184,8 @@ pm_feedback_put(const PmEvent *event)
 	values[4] = TimestampTzGetDatum(news ? event->at : DT_NOBEGIN);
 	values[5] = CStringGetTextDatum(news ? event->feedback : "");
 	pm_execute(&put_feedback, values, nulls, 0);
+	if (SPI_processed > 0)
+		count(connector, event);
 }
 
 /*

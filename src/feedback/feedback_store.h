@@ -15,7 +15,7 @@
 
 extern bool pm_feedback_is_ours(const PmConnector *connector,
 								const PmEvent *event);
-extern void pm_feedback_put(const PmEvent *event);
+extern void pm_feedback_put(const PmConnector *connector, const PmEvent *event);
 extern void pm_suppression_put(const PmConnector *connector,
 							   const PmEvent *event);
 extern void pm_inquiry_put(const PmConnector *connector, const PmEvent *event);

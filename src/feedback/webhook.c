@@ -25,6 +25,7 @@
 #include "settings/config_store.h"
 #include "settings/connector.h"
 #include "settings/webhook_secret.h"
+#include "shared/stats.h"
 #include "shared/wake.h"
 #include "shared/wakeup.h"
 
@@ -36,7 +37,7 @@ take_event(const PmConnector *connector, const PmEvent *event)
 {
 	if (pm_feedback_is_ours(connector, event))
 	{
-		pm_feedback_put(event);
+		pm_feedback_put(connector, event);
 		pm_suppression_put(connector, event);
 	}
 	else if (event->id == 0 && event->suppressing != PM_SUPPRESS_UNCHANGED)
@@ -44,6 +45,19 @@ take_event(const PmConnector *connector, const PmEvent *event)
 		pm_inquiry_put(connector, event);
 		pm_note(PM_WAKE_FEEDBACK);
 	}
+}
+
+/* Count that somebody came without the secret; the name need not be known. */
+static void
+count_refused(const char *name)
+{
+	const PmConnector *connector;
+	int			i;
+
+	for (i = 0; name && (connector = pm_connectors(i)) != NULL; i++)
+		if (strcmp(connector->name, name) == 0)
+			pm_stats_add(pm_stats_of(connector->number, name),
+						 PM_COUNT_EVENTS_REFUSED, 1);
 }
 
 /*
@@ -72,11 +86,14 @@ postmark_webhook_hidden(PG_FUNCTION_ARGS)
 	known = pm_webhook_secret_is(name, secret);
 	pm_disconnect_owner(&scope);
 	if (!known)
+	{
+		count_refused(name);
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("the secret of the webhook is missing or wrong"),
 				 errhint("It is the key \"webhookSecret\" of the connector's configuration."),
 				 errhidestmt(true)));
+	}
 	if (json == NULL)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
@@ -90,6 +107,7 @@ postmark_webhook_hidden(PG_FUNCTION_ARGS)
 
 		pm_connect_owner(&scope);
 		take_event(connector, &event);
+		pm_stats_note(connector->number, connector->name, PM_COUNT_EVENTS, 1);
 		pm_disconnect_owner(&scope);
 	}
 

@@ -46,6 +46,7 @@
 #include "settings/connector_token.h"
 #include "settings/guc.h"
 #include "shared/slots.h"
+#include "shared/stats.h"
 #include "shared/wake.h"
 
 /* Columns of postmark_queue, as the install script makes them */
@@ -240,6 +241,7 @@ admit(PmMessage *m, bool has_expiry)
 	lane = PM_LANE(connector->number, template->priority);
 	m->id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
 	pm_note_message(lane, m->id);
+	pm_stats_note(connector->number, connector->name, PM_COUNT_QUEUED, 1);
 	return lane;
 }
 

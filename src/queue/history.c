@@ -31,6 +31,7 @@
 #include "queue/row_insert.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
+#include "shared/stats.h"
 
 /* Columns of postmark_history, as the install script makes them */
 enum
@@ -184,6 +185,28 @@ notify(const PmBatch *batch, const PmMessage **messages, int n)
 	}
 }
 
+/* Count them, once the transaction commits. */
+static void
+count(const PmBatch *batch, const PmMessage **messages, int n)
+{
+	static const PmMetric metrics[] = {
+		PM_COUNT_SENT, PM_COUNT_FAILED, PM_COUNT_EXPIRED, PM_COUNT_SUPPRESSED
+	};
+	uint64		counts[lengthof(metrics)] = {0};
+	int			i;
+	int			m;
+
+	if (n == 0)
+		return;
+	for (i = 0; i < n; i++)
+		for (m = 0; m < lengthof(metrics); m++)
+			if (strcmp(messages[i]->status, pm_metric_names[metrics[m]]) == 0)
+				counts[m]++;
+	for (m = 0; m < lengthof(metrics); m++)
+		pm_stats_note(PM_LANE_CONNECTOR(batch->lane), messages[0]->connector,
+					  metrics[m], counts[m]);
+}
+
 /*
  * Store the finished messages of a batch, and notify whoever listens.
  *
@@ -203,6 +226,7 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 		if (batch->messages[i].disposal == PM_FINISH)
 			finished.messages[n++] = &batch->messages[i];
 	notify(batch, finished.messages, n);
+	count(batch, finished.messages, n);
 
 	if (!careful)
 	{

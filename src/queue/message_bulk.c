@@ -34,6 +34,7 @@
 #include "queue/queue_session.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
+#include "shared/stats.h"
 #include "shared/wake.h"
 
 /* Messages that one step takes out */
@@ -233,6 +234,7 @@ postmark_cancel_all(PG_FUNCTION_ARGS)
 		}
 	}
 	pm_leave_owner(&scope);
+	pm_stats_note(number, name, PM_COUNT_CANCELLED, count);
 	PG_RETURN_INT64(count);
 }
 

@@ -32,6 +32,8 @@
 #include "queue/history.h"
 #include "queue/message_check.h"
 #include "queue/queue.h"
+#include "settings/connector.h"
+#include "shared/stats.h"
 #include "shared/transaction.h"
 
 /*
@@ -804,6 +806,8 @@ pm_batch_store(PmBatch *batch, TimestampTz now, bool careful)
 	for (i = 0; i < batch->nmessages; i++)
 		if (batch->messages[i].disposal == PM_DEFER)
 			store_deferred(batch, &batch->messages[i]);
+	pm_stats_note(PM_LANE_CONNECTOR(batch->lane), batch->messages[0].connector,
+				  PM_COUNT_RETRIED, ngone - nfinished);
 	return true;
 }
 

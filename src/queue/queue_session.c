@@ -31,6 +31,7 @@
 #include "queue/queue_session.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
+#include "shared/stats.h"
 #include "shared/wake.h"
 
 #define CONTENT_COLUMNS \
@@ -218,6 +219,7 @@ pm_deferred_insert(const PmMessage *m, int32 lane)
 	pm_connect_owner(&scope);
 	insert_into_deferred(m, lane);
 	pm_disconnect_owner(&scope);
+	pm_stats_note(PM_LANE_CONNECTOR(lane), m->connector, PM_COUNT_QUEUED, 1);
 }
 
 /* The row of CONTENT_COLUMNS, due_at, attempts that a query returned. */
@@ -254,6 +256,17 @@ in_flight(int64 id)
 
 	values[0] = Int64GetDatum(id);
 	return found(&find_intent, values, GetLatestSnapshot());
+}
+
+static void
+count_cancelled(const char *name)
+{
+	const PmConnector *connector;
+	int			i;
+
+	for (i = 0; (connector = pm_connectors(i)) != NULL; i++)
+		if (strcmp(connector->name, name) == 0)
+			pm_stats_note(connector->number, name, PM_COUNT_CANCELLED, 1);
 }
 
 /* Delete an unsent message and note it as cancelled; false if there is none. */
@@ -298,6 +311,7 @@ take_out(int64 id)
 	values[7] = TimestampTzGetDatum(m.due_at);
 	values[8] = TimestampTzGetDatum(m.expires_at);
 	pm_execute(&insert_cancelled, values, nulls, 0);
+	count_cancelled(m.connector);
 	return true;
 }
 
