@@ -74,25 +74,22 @@ Datum
 postmark_stats(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	PmStats    *stats;
-	int			n;
+	const PmConnector *connector;
 	int			i;
 	int			m;
 
 	InitMaterializedSRF(fcinfo, 0);
-	stats = pm_stats_copy(&n);
-	for (i = 0; i < n; i++)
+	for (i = 0; (connector = pm_connectors(i)) != NULL; i++)
 	{
-		const PmConnector *connector = pm_connector_by_number(stats[i].number);
+		PmStats    *stats = pm_stats_of(connector->number, connector->name);
 
-		/* One that was removed is none any more */
-		if (connector == NULL || strcmp(connector->name, stats[i].name) != 0)
+		if (stats == NULL)
 			continue;
 		for (m = 0; m < PM_METRICS; m++)
-			put(rsinfo, &stats[i], pm_metric_names[m],
-				(double) pg_atomic_read_u64(&stats[i].count[m]));
+			put(rsinfo, stats, pm_metric_names[m],
+				(double) pg_atomic_read_u64(&stats->count[m]));
 		for (m = 0; m < PM_TIMINGS; m++)
-			put_timing(rsinfo, &stats[i], m);
+			put_timing(rsinfo, stats, m);
 	}
 	return (Datum) 0;
 }

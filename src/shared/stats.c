@@ -323,27 +323,6 @@ pm_stats_note(int number, const char *name, PmMetric metric, uint64 n)
  */
 
 /*
- * A copy of the counters of this database's connectors, palloc'd, and their
- * number.
- */
-PmStats *
-pm_stats_copy(int *n)
-{
-	PmStats    *result = palloc(sizeof(PmStats) * PM_STATS_CONNECTORS);
-	int			i;
-
-	*n = 0;
-	if (shared == NULL)
-		return result;
-	LWLockAcquire(shared_lock, LW_SHARED);
-	for (i = 0; i < shared->nused; i++)
-		if (shared->entries[i].database == MyDatabaseId)
-			memcpy(&result[(*n)++], &shared->entries[i], sizeof(PmStats));
-	LWLockRelease(shared_lock);
-	return result;
-}
-
-/*
  * The time, us, that so large a fraction of the times does not exceed, as well
  * as buckets can tell: the upper end of one, or NaN if there were none.
  */

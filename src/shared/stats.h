@@ -87,7 +87,6 @@ extern void pm_stats_add(PmStats *stats, PmMetric metric, uint64 n);
 extern void pm_stats_time(PmStats *stats, PmTiming timing, int64 us);
 extern void pm_stats_note(int number, const char *name, PmMetric metric,
 						  uint64 n);
-extern PmStats *pm_stats_copy(int *n);
 extern double pm_stats_quantile(PmStats *stats, PmTiming timing,
 								double fraction);
 extern void pm_stats_reset(void);
