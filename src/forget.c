@@ -22,8 +22,8 @@
 #include "utils/builtins.h"
 
 #include "base/args.h"
-#include "base/catalog.h"
 #include "base/errors.h"
+#include "base/owner.h"
 #include "base/text.h"
 #include "codes/attempts.h"
 #include "codes/code_secret.h"

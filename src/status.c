@@ -28,7 +28,6 @@ Datum
 postmark_state(PG_FUNCTION_ARGS)
 {
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	const PmConnector *connector = pm_connector(name, true);
 	TupleDesc	desc;
 	PmState		state;
 	Datum		values[4];
@@ -36,9 +35,16 @@ postmark_state(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (connector == NULL)
-		PG_RETURN_NULL();
-	pm_connector_state(connector, &state);
+
+	/* The tables are looked at first: the settings are in them */
+	if (!pm_tables_state(&state))
+	{
+		const PmConnector *connector = pm_find_connector(name);
+
+		if (connector == NULL)
+			PG_RETURN_NULL();
+		pm_connector_state(connector, &state);
+	}
 
 	values[0] = CStringGetTextDatum(state.state);
 	nulls[1] = (state.detail == NULL);

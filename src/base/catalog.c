@@ -1,15 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * catalog.c
- *		Where this database keeps the extension's objects, and acting as
- *		their owner.
+ *		Where this database keeps the extension's objects.
  *
  * The extension works in whatever schema CREATE EXTENSION chose, also after
  * that schema was renamed, and under any search_path of the caller.  So its
  * relations are found by OID through the extension itself; the result is
  * cached in the session and dropped when one of the relations, or a schema,
- * changes.  SQL text that names them is planned once and planned anew when the
- * cache was dropped.
+ * changes.
  *
  * src/base/catalog.c
  *
@@ -23,14 +21,13 @@
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
-#include "executor/spi.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -87,6 +84,7 @@ static struct
 								 * looked up */
 	uint64		generation;
 	Oid			objects[PM_OBJECTS];
+	uint64		changes[PM_OBJECTS];	/* so many have come for each */
 	Oid			owner;
 	int			version;		/* of the SQL objects, PM_SQL_... */
 	char	   *schema;			/* quoted, in TopMemoryContext */
@@ -97,11 +95,13 @@ relation_changed(Datum arg, Oid relid)
 {
 	int			i;
 
-	if (!OidIsValid(relid))
-		known.invalidations++;
 	for (i = 0; i < PM_OBJECTS; i++)
-		if (known.objects[i] == relid)
-			known.invalidations++;
+	{
+		if (OidIsValid(relid) && known.objects[i] != relid)
+			continue;
+		known.changes[i]++;
+		known.invalidations++;
+	}
 }
 
 static void
@@ -165,10 +165,10 @@ served_version(const char *name)
 
 /*
  * Fill "known".  Where the extension is not there: an error, or false if
- * missing_ok.
+ * missing_ok; *missing becomes the name of a relation that is missing.
  */
 static bool
-find_objects(bool missing_ok)
+find_objects(bool missing_ok, const char **missing)
 {
 	static bool callbacks_registered = false;
 	Oid			extension;
@@ -178,10 +178,12 @@ find_objects(bool missing_ok)
 	Oid			objects[PM_OBJECTS];
 	char	   *version_name = NULL;
 	int			version;
+	Oid			owner;
 	uint64		seen;
 	bool		changed;
 	int			i;
 
+	*missing = NULL;
 	if (known.seen == known.invalidations + 1)
 		return true;
 
@@ -223,9 +225,12 @@ find_objects(bool missing_ok)
 		if (relations[i].since > version)
 			continue;
 		objects[i] = get_relname_relid(relations[i].name, schema);
-		if (!OidIsValid(objects[i]) && missing_ok)
+		if (OidIsValid(objects[i]))
+			continue;
+		*missing = relations[i].name;
+		if (missing_ok)
 			return false;
-		if (!OidIsValid(objects[i]))
+		else
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("relation \"%s\" of extension \"%s\" does not exist",
@@ -235,7 +240,7 @@ find_objects(bool missing_ok)
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(objects[PM_QUEUE]));
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", objects[PM_QUEUE]);
-	known.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 
 	quoted = quote_identifier(get_namespace_name(schema));
@@ -250,7 +255,14 @@ find_objects(bool missing_ok)
 		known.schema = copy;
 		changed = true;
 	}
+
+	/* What was found out about a relation holds no more */
+	for (i = 0; i < PM_OBJECTS; i++)
+		if (known.objects[i] != objects[i] || known.owner != owner ||
+			known.version != version)
+			known.changes[i]++;
 	memcpy(known.objects, objects, sizeof(objects));
+	known.owner = owner;
 	known.version = version;
 	if (changed)
 		known.generation++;
@@ -279,7 +291,30 @@ pm_extension_oid(void)
 bool
 pm_extension_present(void)
 {
-	return find_objects(true);
+	const char *missing;
+
+	return find_objects(true, &missing);
+}
+
+/*
+ * The name of a relation that the extension lacks, although it is installed;
+ * NULL if it has all of them.
+ */
+const char *
+pm_missing_object(void)
+{
+	const char *missing;
+
+	(void) find_objects(true, &missing);
+	return missing;
+}
+
+static void
+require_objects(void)
+{
+	const char *missing;
+
+	(void) find_objects(false, &missing);
 }
 
 /*
@@ -290,7 +325,7 @@ pm_extension_present(void)
 Oid
 pm_object(PmObject which)
 {
-	(void) find_objects(false);
+	require_objects();
 	return known.objects[which];
 }
 
@@ -301,7 +336,7 @@ pm_object(PmObject which)
 const char *
 pm_schema(void)
 {
-	(void) find_objects(false);
+	require_objects();
 	return known.schema;
 }
 
@@ -309,7 +344,7 @@ pm_schema(void)
 Oid
 pm_owner(void)
 {
-	(void) find_objects(false);
+	require_objects();
 	return known.owner;
 }
 
@@ -321,7 +356,7 @@ pm_owner(void)
 int
 pm_sql_version(void)
 {
-	(void) find_objects(false);
+	require_objects();
 	return known.version;
 }
 
@@ -329,8 +364,19 @@ pm_sql_version(void)
 uint64
 pm_catalog_generation(void)
 {
-	(void) find_objects(false);
+	require_objects();
 	return known.generation;
+}
+
+/*
+ * Changes whenever anything about one of the relations may have: its columns,
+ * its owner, what is attached to it.  Never 0.
+ */
+uint64
+pm_object_changes(PmObject which)
+{
+	require_objects();
+	return known.changes[which];
 }
 
 /*
@@ -341,142 +387,4 @@ uint64
 pm_catalog_changes(void)
 {
 	return known.invalidations;
-}
-
-/*
- * Go on with the rights of the queue's owner, in a restricted context: what
- * the owner attached to a table runs as the owner and cannot change the
- * session.  An error in between needs no care, transaction abort restores the
- * user.
- */
-void
-pm_enter_owner(PmOwnerScope *scope)
-{
-	Oid			owner = pm_owner();
-
-	GetUserIdAndSecContext(&scope->save_user, &scope->save_context);
-	SetUserIdAndSecContext(owner,
-						   scope->save_context |
-						   SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
-}
-
-/* Back to the rights that pm_enter_owner found. */
-void
-pm_leave_owner(const PmOwnerScope *scope)
-{
-	SetUserIdAndSecContext(scope->save_user, scope->save_context);
-}
-
-/*
- * Go on with the rights of the queue's owner, and with SPI, for whose errors
- * the same holds.
- */
-void
-pm_connect_owner(PmOwnerScope *scope)
-{
-	pm_enter_owner(scope);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-}
-
-/* Back to what pm_connect_owner found. */
-void
-pm_disconnect_owner(const PmOwnerScope *scope)
-{
-	SPI_finish();
-	pm_leave_owner(scope);
-}
-
-/*
- * The saved plan of a statement, made anew when the extension's objects moved.
- * Needs SPI; errors as SPI_prepare.
- */
-SPIPlanPtr
-pm_plan(PmStatement *statement)
-{
-	uint64		current = pm_catalog_generation();
-	StringInfoData text;
-	SPIPlanPtr	made;
-	const char *c;
-
-	if (statement->plan && statement->generation == current)
-		return statement->plan;
-
-	initStringInfo(&text);
-	c = statement->sql_1_0 && known.version == PM_SQL_1_0 ?
-		statement->sql_1_0 : statement->sql;
-	for (; *c; c++)
-	{
-		if (*c == '@')
-			appendStringInfoString(&text, known.schema);
-		else
-			appendStringInfoCharMacro(&text, *c);
-	}
-	made = SPI_prepare(text.data, statement->nargs, statement->types);
-	if (made == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", text.data,
-			 SPI_result_code_string(SPI_result));
-	SPI_keepplan(made);
-	pfree(text.data);
-
-	if (statement->plan)
-		SPI_freeplan(statement->plan);
-	statement->plan = made;
-	statement->generation = current;
-	return made;
-}
-
-static void
-raise_failure(const PmStatement *statement, int result)
-{
-	if (result < 0)
-		elog(ERROR, "could not execute \"%s\": %s", statement->sql,
-			 SPI_result_code_string(result));
-}
-
-/*
- * Execute a statement with the transaction's own snapshot, for at most "limit"
- * rows (0: all).  Returns SPI's result code; any that is an error is raised.
- */
-int
-pm_execute(PmStatement *statement, Datum *values, const char *nulls,
-		   long limit)
-{
-	int			result = SPI_execute_plan(pm_plan(statement), values, nulls,
-										  false, limit);
-
-	raise_failure(statement, result);
-	return result;
-}
-
-/*
- * Execute a statement whose arguments are not null under the given snapshot,
- * for at most "limit" rows (0: all).  read_only: it sees nothing newer than
- * the snapshot, not even what this transaction did since.  Errors are raised.
- */
-void
-pm_execute_snapshot(PmStatement *statement, Datum *values, Snapshot snapshot,
-					bool read_only, long limit)
-{
-	raise_failure(statement,
-				  SPI_execute_snapshot(pm_plan(statement), values, NULL,
-									   snapshot, InvalidSnapshot, read_only,
-									   true, limit));
-}
-
-/*
- * The same for all rows, under a snapshot of this moment also where the
- * transaction's own is older, in which everything is that this transaction did
- * before.
- */
-void
-pm_execute_now(PmStatement *statement, Datum *values, bool read_only)
-{
-	Snapshot	snapshot;
-
-	CommandCounterIncrement();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	pm_execute_snapshot(statement, values, snapshot, read_only, 0);
-	UnregisterSnapshot(snapshot);
 }

@@ -2,7 +2,7 @@
  *
  * errors.c
  *		The rule that a statement which may carry a secret is never written
- *		to the log.
+ *		to the log, and that no row of ours is shown.
  *
  * An error that is raised anywhere below one of our functions, by us or by
  * anybody else, passes through the error context stack before it is logged.
@@ -18,6 +18,21 @@
 #include "base/errors.h"
 
 /*
+ * Error context callback: in place of a row, or a key, that a constraint
+ * refuses, say that it is not shown.  The extension's tables have none that its
+ * own rows could break; whoever adds one need not know what is in them.
+ *
+ * Runs while an error is being built, so it must not raise one.
+ */
+void
+pm_mask_row(void *arg)
+{
+	if (ERRCODE_TO_CATEGORY(geterrcode()) ==
+		ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+		errdetail("The row is not shown: there may be a code in it.");
+}
+
+/*
  * Error context callback: keep the statement out of the server log.
  *
  * The CONTEXT lines go with it.  They repeat the same literals: a statement
@@ -30,6 +45,7 @@
 static void
 hide_statement(void *arg)
 {
+	pm_mask_row(arg);
 	errhidestmt(true);
 	errhidecontext(true);
 }

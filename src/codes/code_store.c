@@ -9,9 +9,6 @@
  * also under REPEATABLE READ, where the transaction's own snapshot would show
  * a code that is used or superseded.
  *
- * No plan may depend on statistics, which these tables may never have had, or
- * on how large they were when it was made; so sequential scans are off.
- *
  * src/codes/code_store.c
  *
  *-------------------------------------------------------------------------
@@ -25,10 +22,10 @@
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/owner.h"
 #include "codes/attempts.h"
 #include "codes/code_secret.h"
 #include "codes/code_store.h"
@@ -135,28 +132,6 @@ static PmStatement next_attempts = {
 	"SELECT until FROM @.postmark_attempts ORDER BY until LIMIT 1", 0, {0}
 };
 
-typedef struct Scope
-{
-	PmOwnerScope owner;
-	int			guc_level;
-} Scope;
-
-static void
-connect(Scope *scope)
-{
-	pm_connect_owner(&scope->owner);
-	scope->guc_level = NewGUCNestLevel();
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
-
-static void
-disconnect(const Scope *scope)
-{
-	AtEOXact_GUC(false, scope->guc_level);
-	pm_disconnect_owner(&scope->owner);
-}
-
 static Datum
 bytes_datum(const unsigned char *bytes, int len)
 {
@@ -226,17 +201,17 @@ pm_code_key_hold(void)
 bool
 pm_code_key(const char *connector, bool create, unsigned char *key)
 {
-	Scope		scope;
+	PmOwnerScope scope;
 	bool		found;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	found = pm_code_key_read(connector, key);
 	if (!found && create)
 	{
 		pm_code_key_make(connector);
 		found = pm_code_key_read(connector, key);
 	}
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	if (!found && create)
 		elog(ERROR, "connector \"%s\" has no key for its codes", connector);
 	return found;
@@ -270,11 +245,11 @@ pm_code_find(const char *connector, const char *address,
 			 const char *usage_type, PmCode *code)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Scope		scope;
+	PmOwnerScope scope;
 	Datum		values[3];
 	bool		found;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	values[0] = CStringGetTextDatum(connector);
 	values[1] = CStringGetTextDatum(address);
 	values[2] = CStringGetTextDatum(usage_type);
@@ -282,7 +257,7 @@ pm_code_find(const char *connector, const char *address,
 	memset(code, 0, sizeof(*code));
 	code->connector = connector;
 	found = read_code(code, context);
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	return found;
 }
 
@@ -291,17 +266,17 @@ bool
 pm_token_find(const unsigned char *hmac, PmCode *code)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Scope		scope;
+	PmOwnerScope scope;
 	Datum		values[1];
 	bool		found;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	values[0] = bytes_datum(hmac, PM_CODE_HMAC);
 	pm_execute_now(&find_token, values, true);
 	memset(code, 0, sizeof(*code));
 	code->token = true;
 	found = read_code(code, context);
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	return found;
 }
 
@@ -309,10 +284,10 @@ pm_token_find(const unsigned char *hmac, PmCode *code)
 void
 pm_code_put(const PmCode *code)
 {
-	Scope		scope;
+	PmOwnerScope scope;
 	Datum		values[9];
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	values[0] = CStringGetTextDatum(code->connector);
 	values[1] = CStringGetTextDatum(code->address);
 	values[2] = CStringGetTextDatum(code->usage_type);
@@ -329,22 +304,22 @@ pm_code_put(const PmCode *code)
 	values[7] = TimestampTzGetDatum(code->created_at);
 	values[8] = TimestampTzGetDatum(code->expires_at);
 	pm_execute_now(&insert_code, values, false);
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 }
 
 /* Use a code up; false if it is there no more. */
 bool
 pm_code_take(int64 id)
 {
-	Scope		scope;
+	PmOwnerScope scope;
 	Datum		values[1];
 	bool		taken;
 
-	connect(&scope);
+	pm_connect_owner(&scope);
 	values[0] = Int64GetDatum(id);
 	pm_execute_now(&delete_code, values, false);
 	taken = SPI_processed == 1;
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	return taken;
 }
 
@@ -367,12 +342,12 @@ pm_send_wait(const char *connector, const char *address,
 			 const char *usage_type, const PmSendLimits *limits,
 			 TimestampTz now, bool *resend)
 {
-	Scope		scope;
+	PmOwnerScope scope;
 	Datum		values[4];
 	int			wait = 0;
 
 	*resend = false;
-	connect(&scope);
+	pm_connect_owner(&scope);
 	values[0] = CStringGetTextDatum(connector);
 	values[1] = CStringGetTextDatum(address);
 	if (limits->limit > 0)
@@ -400,7 +375,7 @@ pm_send_wait(const char *connector, const char *address,
 			wait = Max(wait, left);
 		}
 	}
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 	return wait;
 }
 
@@ -410,12 +385,12 @@ pm_send_note(const PmCode *code, const PmSendLimits *limits)
 {
 	int			seconds = Max(limits->limit > 0 ? limits->window : 0,
 							  limits->interval);
-	Scope		scope;
+	PmOwnerScope scope;
 	Datum		values[6];
 
 	if (seconds == 0)
 		return;
-	connect(&scope);
+	pm_connect_owner(&scope);
 	values[0] = CStringGetTextDatum(code->connector);
 	values[1] = CStringGetTextDatum(code->address);
 	values[2] = TimestampTzGetDatum(code->created_at);
@@ -423,7 +398,7 @@ pm_send_note(const PmCode *code, const PmSendLimits *limits)
 	values[4] = CStringGetTextDatum(code->usage_type);
 	values[5] = TimestampTzGetDatum(code->created_at + seconds * USECS_PER_SEC);
 	pm_execute_now(&insert_send, values, false);
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 }
 
 static Datum
@@ -437,7 +412,7 @@ counter_array(Datum *elements, int n)
 void
 pm_counters_load(PmCounter *counters, int n)
 {
-	Scope		scope;
+	PmOwnerScope scope;
 	Datum		values[1];
 	Datum	   *names = palloc(sizeof(Datum) * n);
 	uint64		row;
@@ -448,7 +423,7 @@ pm_counters_load(PmCounter *counters, int n)
 		counters[i].stored = 0;
 		names[i] = bytes_datum(counters[i].name, PM_COUNTER_NAME);
 	}
-	connect(&scope);
+	pm_connect_owner(&scope);
 	values[0] = counter_array(names, n);
 	pm_execute_now(&load_counters, values, true);
 	for (row = 0; row < SPI_processed; row++)
@@ -469,7 +444,7 @@ pm_counters_load(PmCounter *counters, int n)
 			counters[i].stored_since = get_time(tuple, desc, 3);
 		}
 	}
-	disconnect(&scope);
+	pm_disconnect_owner(&scope);
 }
 
 /* Store counters that sessions keep in shared memory. */

@@ -25,7 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base/catalog.h"
+#include "base/owner.h"
 #include "feedback/event.h"
 #include "feedback/feedback_store.h"
 #include "feedback/forgotten.h"

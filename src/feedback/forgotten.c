@@ -21,7 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base/catalog.h"
+#include "base/owner.h"
 #include "base/random.h"
 #include "codes/code_secret.h"
 #include "feedback/forgotten.h"

@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/tables.h"
 #include "feedback/event.h"
 #include "feedback/feedback_store.h"
 #include "feedback/suppression.h"
@@ -38,12 +39,11 @@
 /* Postmark's ErrorCode for a recipient that is suppressed */
 #define INACTIVE_RECIPIENT 406
 
-/* Columns of postmark_suppressed that are read here */
-#define COL_CONNECTOR		1
-#define COL_MESSAGE_STREAM	2
-#define COL_ADDRESS			3
-#define COL_REASON			5
-#define COL_KEY				9
+/* Columns of postmark_suppressed, counted as the server does */
+enum
+{
+	COL_NONE, PM_SUPPRESSED_COLUMNS(PM_COLUMN_ENUM)
+};
 
 /* An address that is looked up, and what was found */
 typedef struct Lookup
@@ -133,12 +133,14 @@ look_up(const PmConnector *connector, Lookup *lookups, int n)
 	if (n == 0 || pm_sql_version() < PM_SQL_1_1)
 		return;
 	rel = table_open(pm_object(PM_SUPPRESSED_ADDRESSES), AccessShareLock);
+	pm_check_table(PM_SUPPRESSED_ADDRESSES);
 	if (RelationGetNumberOfBlocks(rel) == 0)
 	{
 		table_close(rel, AccessShareLock);
 		return;
 	}
 	index = index_open(pm_object(PM_SUPPRESSED_KEY), AccessShareLock);
+	pm_check_table(PM_SUPPRESSED_KEY);
 
 	initStringInfo(&buf);
 	for (i = 0; i < n; i++)

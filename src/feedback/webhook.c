@@ -18,8 +18,8 @@
 #include "miscadmin.h"
 
 #include "base/args.h"
-#include "base/catalog.h"
 #include "base/errors.h"
+#include "base/owner.h"
 #include "feedback/event.h"
 #include "feedback/feedback_store.h"
 #include "settings/config_store.h"

@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -34,6 +35,7 @@
 #include "base/args.h"
 #include "base/catalog.h"
 #include "base/errors.h"
+#include "base/tables.h"
 #include "base/times.h"
 #include "queue/batch.h"
 #include "queue/enqueue.h"
@@ -49,20 +51,10 @@
 #include "shared/stats.h"
 #include "shared/wake.h"
 
-/* Columns of postmark_queue, as the install script makes them */
+/* Columns of postmark_queue */
 enum
 {
-	COL_LANE,
-	COL_ID,
-	COL_CREATED_AT,
-	COL_EXPIRES_AT,
-	COL_EMAIL,
-	COL_USAGE_TYPE,
-	COL_CODE,
-	COL_PAYLOAD,
-	COL_LOCALE,
-	COL_CONNECTOR,
-	COL_NO_TRACK,
+	PM_QUEUE_COLUMNS(PM_COLUMN_ENUM)
 	QUEUE_COLUMNS
 };
 
@@ -121,7 +113,10 @@ warn_if_stuck(const PmConnector *connector)
 					 errhidestmt(true)));
 		}
 		else
+		{
+			explicit_bzero(token, strlen(token));
 			pfree(token);
+		}
 	}
 }
 
@@ -246,6 +241,36 @@ admit(PmMessage *m, bool has_expiry)
 }
 
 /*
+ * Look at what somebody demands of the table's rows.  The server does so again,
+ * and would show one that fails, code and all, together with the statement.
+ */
+static void
+check_constraints(Relation queue, HeapTuple row, const bool *nulls)
+{
+	TupleDesc	desc = RelationGetDescr(queue);
+	bool		demanded = desc->constr && desc->constr->num_check > 0;
+	EState	   *estate;
+	ResultRelInfo *target;
+	TupleTableSlot *slot;
+	int			i;
+
+	for (i = 0; i < desc->natts && !demanded; i++)
+		demanded = nulls[i] && TupleDescAttr(desc, i)->attnotnull;
+
+	/* A generated column has its value later than a trigger */
+	if (!demanded || desc->constr->has_generated_stored)
+		return;
+	estate = CreateExecutorState();
+	target = makeNode(ResultRelInfo);
+	InitResultRelInfo(target, queue, 0, NULL, 0);
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
+	ExecStoreHeapTuple(row, slot, false);
+	ExecConstraints(target, slot, estate);
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExecutorState(estate);
+}
+
+/*
  * Row trigger of postmark_queue: checks a message, gives it id, lane and times,
  * and notes it for the worker.
  */
@@ -278,6 +303,7 @@ postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 				 errmsg("queued messages cannot be changed"),
 				 errhint("Use postmark_cancel and queue another message.")));
 
+	pm_check_table(PM_QUEUE);
 	desc = RelationGetDescr(trigger->tg_relation);
 	values = palloc(sizeof(Datum) * desc->natts);
 	nulls = palloc(sizeof(bool) * desc->natts);
@@ -304,6 +330,7 @@ postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 	nulls[COL_PAYLOAD] = (m.payload == NULL);
 	nulls[COL_LOCALE] = (m.locale == NULL);
 	result = heap_form_tuple(desc, values, nulls);
+	check_constraints(trigger->tg_relation, result, nulls);
 
 	return PointerGetDatum(result);
 }
@@ -360,7 +387,9 @@ pm_enqueue(PmMessage *m)
 	PreventCommandIfReadOnly("INSERT");
 	PreventCommandIfParallelMode("INSERT");
 	queue = table_open(pm_object(PM_QUEUE), RowExclusiveLock);
-	plain = pm_insert_is_plain(queue, QUEUE_COLUMNS, "postmark_queue_row");
+	pm_check_table(PM_QUEUE);
+	plain = pm_insert_is_plain(queue, QUEUE_COLUMNS, "postmark_queue_row") &&
+		pm_indexes_are_plain(queue);
 	if (plain)
 	{
 		Admitted	admitted;

@@ -26,6 +26,8 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/owner.h"
+#include "base/tables.h"
 #include "queue/batch.h"
 #include "queue/history.h"
 #include "queue/row_insert.h"
@@ -33,27 +35,10 @@
 #include "settings/connector.h"
 #include "shared/stats.h"
 
-/* Columns of postmark_history, as the install script makes them */
+/* Columns of postmark_history */
 enum
 {
-	COL_ID,
-	COL_CONNECTOR,
-	COL_EMAIL,
-	COL_USAGE_TYPE,
-	COL_LOCALE,
-	COL_TEMPLATE_ALIAS,
-	COL_STATUS,
-	COL_ATTEMPTS,
-	COL_MESSAGE_ID,
-	COL_ERROR_CODE,
-	COL_LAST_ERROR,
-	COL_CREATED_AT,
-	COL_DUE_AT,
-	COL_EXPIRES_AT,
-	COL_FINISHED_AT,
-	COL_CODE,
-	COL_PAYLOAD,
-	COL_NO_TRACK,
+	PM_HISTORY_COLUMNS(PM_COLUMN_ENUM)
 	HISTORY_COLUMNS
 };
 
@@ -232,8 +217,10 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 	{
 		Relation	history = table_open(pm_object(PM_HISTORY),
 										 RowExclusiveLock);
-		bool		plain = pm_insert_is_plain(history, HISTORY_COLUMNS, NULL);
+		bool		plain;
 
+		pm_check_table(PM_HISTORY);
+		plain = pm_insert_is_plain(history, HISTORY_COLUMNS, NULL);
 		if (plain)
 			pm_insert_rows(history, n, make_finished_row, &finished);
 		table_close(history, NoLock);

@@ -28,7 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "base/catalog.h"
+#include "base/owner.h"
 #include "base/errors.h"
 #include "queue/queue.h"
 #include "queue/queue_session.h"

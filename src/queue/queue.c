@@ -28,6 +28,7 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
+#include "base/owner.h"
 #include "queue/batch.h"
 #include "queue/history.h"
 #include "queue/message_check.h"

@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/owner.h"
 #include "queue/batch.h"
 #include "queue/queue.h"
 #include "queue/queue_session.h"

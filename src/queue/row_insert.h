@@ -17,6 +17,7 @@ typedef void (*PmMakeRow) (void *arg, int i, Datum *values, bool *nulls);
 
 extern bool pm_insert_is_plain(Relation rel, int ncolumns,
 							   const char *row_trigger);
+extern bool pm_indexes_are_plain(Relation rel);
 extern void pm_insert_rows(Relation rel, int n, PmMakeRow make, void *arg);
 
 #endif							/* PM_ROW_INSERT_H */

@@ -15,7 +15,8 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
-#include "base/catalog.h"
+#include "base/owner.h"
+#include "base/tables.h"
 #include "queue/state.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
@@ -96,11 +97,32 @@ spi_text(MemoryContext context, int column)
 static char *
 explain_no_token(const char *name)
 {
-	const char *stored = pm_stored_token(name);
+	char	   *stored = pm_stored_token(name);
 	const char *problem = stored ? pm_token_problem(stored) : NULL;
 
 	return problem ? psprintf("the stored token %s", problem)
 		: pstrdup("token missing");
+}
+
+/*
+ * The state of every connector where the extension's tables are not in order:
+ * then nothing of a connector can be found out.  False if they are.  Strings
+ * are of the current memory context.
+ */
+bool
+pm_tables_state(PmState *state)
+{
+	const char *hint;
+	const char *fault = pm_tables_fault(&hint);
+
+	if (fault == NULL)
+		return false;
+	memset(state, 0, sizeof(*state));
+	state->worker_pid = pm_worker_pid(MyDatabaseId);
+	state->state = "unconfigured";
+	state->detail = pstrdup(fault);
+	state->hint = pstrdup(hint);
+	return true;
 }
 
 /*

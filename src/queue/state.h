@@ -24,6 +24,7 @@ typedef struct PmState
 								 * otherwise after a change of settings */
 } PmState;
 
+extern bool pm_tables_state(PmState *state);
 extern void pm_connector_state(const PmConnector *connector, PmState *state);
 
 #endif							/* PM_STATE_H */

@@ -18,7 +18,7 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 
-#include "base/catalog.h"
+#include "base/owner.h"
 #include "base/random.h"
 #include "settings/code_key.h"
 

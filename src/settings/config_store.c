@@ -9,6 +9,8 @@
  * every session at commit, to this one after each command, and to this one
  * again at rollback: exactly when what we read may have become wrong.
  *
+ * Tokens are not among what is kept, see pm_stored_token.
+ *
  * The tables are scanned directly.  That needs no privilege of the caller, no
  * SPI, and nothing that a caller's search_path could change, so that a row
  * trigger can do it under a role that may only insert.
@@ -19,6 +21,9 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -26,6 +31,7 @@
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -34,35 +40,29 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/errors.h"
+#include "base/tables.h"
 #include "settings/config_json.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
 #include "shared/wake.h"
 #include "shared/wakeup.h"
 
-/* Columns, in the order of the install script. */
-enum
-{
-	SETTINGS_CONNECTOR = 1,
-	SETTINGS_NUMBER,
-	SETTINGS_CONFIG,
-	SETTINGS_PAUSED_AT
-};
+/* Columns, counted as the server does */
+#define SETTINGS_COLUMN(identifier, ...) SETTINGS_##identifier,
+#define TEMPLATES_COLUMN(identifier, ...) TEMPLATES_##identifier,
+#define SECRETS_COLUMN(identifier, ...) SECRETS_##identifier,
 
 enum
 {
-	TEMPLATES_CONNECTOR = 1,
-	TEMPLATES_USAGE_TYPE,
-	TEMPLATES_LOCALE,
-	TEMPLATES_ALIAS,
-	TEMPLATES_PRIORITY,
-	TEMPLATES_EXPIRES_IN
+	SETTINGS_NONE, PM_SETTINGS_COLUMNS(SETTINGS_COLUMN)
 };
-
 enum
 {
-	SECRETS_CONNECTOR = 1,
-	SECRETS_TOKEN
+	TEMPLATES_NONE, PM_TEMPLATES_COLUMNS(TEMPLATES_COLUMN)
+};
+enum
+{
+	SECRETS_NONE, PM_SECRETS_COLUMNS(SECRETS_COLUMN)
 };
 
 /* A row of postmark_settings. */
@@ -76,21 +76,12 @@ typedef struct SettingsRow
 	PmTemplate *templates;
 } SettingsRow;
 
-/* A token of postmark_secrets; its connector may not exist. */
-typedef struct StoredToken
-{
-	char	   *name;
-	char	   *token;
-} StoredToken;
-
 typedef struct Store
 {
 	MemoryContext context;		/* of all of it */
 	int			nconnectors;
 	PmConnector **connectors;	/* ordered by number */
 	PmConnector **by_name;		/* the same ones, ordered by name */
-	int			ntokens;
-	StoredToken *tokens;
 } Store;
 
 /*
@@ -101,7 +92,6 @@ typedef struct Store
 static Store *store = NULL;
 static Store *pinned = NULL;	/* pm_config_pin's, may be an old one */
 static Oid	store_relid = InvalidOid;	/* of postmark_settings */
-static uint64 store_generation = 0;
 static uint64 store_invalidations = 0;	/* seen when it was read */
 static uint64 invalidations = 0;
 static const PmConnector *last_found = NULL;
@@ -248,26 +238,6 @@ read_template_row(TupleTableSlot *slot, void *state)
 	template->expires_in = get_int(slot, TEMPLATES_EXPIRES_IN, 0);
 }
 
-static void
-read_secret_row(TupleTableSlot *slot, void *state)
-{
-	Store	   *new_store = state;
-	StoredToken *stored;
-	bool		isnull;
-	Datum		value = slot_getattr(slot, SECRETS_TOKEN, &isnull);
-
-	if (isnull)
-		return;
-	if (new_store->ntokens == 0)
-		new_store->tokens = palloc(sizeof(StoredToken));
-	else
-		new_store->tokens = repalloc(new_store->tokens,
-									 sizeof(StoredToken) * (new_store->ntokens + 1));
-	stored = &new_store->tokens[new_store->ntokens++];
-	stored->name = get_text(slot, SECRETS_CONNECTOR);
-	stored->token = TextDatumGetCString(value);
-}
-
 static int
 compare_numbers(const void *a, const void *b)
 {
@@ -277,9 +247,9 @@ compare_numbers(const void *a, const void *b)
 	return s->number < t->number ? -1 : s->number > t->number;
 }
 
-/* Read everything, in the current memory context. */
+/* Read all connectors, in the current memory context. */
 static Store *
-read_store(Relation settings, Relation templates, Relation secrets)
+read_store(Relation settings, Relation templates)
 {
 	Store	   *new_store = palloc0(sizeof(Store));
 	RowList		list = {0, 8, NULL};
@@ -297,7 +267,6 @@ read_store(Relation settings, Relation templates, Relation secrets)
 	scan_table(settings, snapshot, read_settings_row, &list);
 	qsort(list.rows, list.n, sizeof(SettingsRow), compare_names);
 	scan_table(templates, snapshot, read_template_row, &list);
-	scan_table(secrets, snapshot, read_secret_row, new_store);
 	UnregisterSnapshot(snapshot);
 
 	new_store->nconnectors = list.n;
@@ -331,7 +300,6 @@ refresh_store(void)
 	Oid			relid;
 	Relation	settings;
 	Relation	templates;
-	Relation	secrets;
 	MemoryContext context;
 	MemoryContext old_context;
 	Store	   *new_store;
@@ -362,7 +330,8 @@ refresh_store(void)
 	}
 	settings = table_open(relid, AccessShareLock);
 	templates = table_open(pm_object(PM_TEMPLATES), AccessShareLock);
-	secrets = table_open(pm_object(PM_SECRETS), AccessShareLock);
+	pm_check_table(PM_SETTINGS);
+	pm_check_table(PM_TEMPLATES);
 	seen = invalidations;
 
 	/* It joins the long-lived contexts only when it is complete. */
@@ -370,10 +339,9 @@ refresh_store(void)
 									"postmark_connector settings",
 									ALLOCSET_DEFAULT_SIZES);
 	old_context = MemoryContextSwitchTo(context);
-	new_store = read_store(settings, templates, secrets);
+	new_store = read_store(settings, templates);
 	MemoryContextSwitchTo(old_context);
 
-	table_close(secrets, AccessShareLock);
 	table_close(templates, AccessShareLock);
 	table_close(settings, AccessShareLock);
 
@@ -383,7 +351,6 @@ refresh_store(void)
 		MemoryContextDelete(store->context);
 	store = new_store;
 	store_invalidations = seen;
-	store_generation++;
 }
 
 /* ----------
@@ -422,7 +389,7 @@ pm_raise_not_configured(const char *name)
 /*
  * The stored connector of that name.  PM001 if there is none, unless
  * missing_ok: then NULL; PM001 also, and always, if what is stored is invalid.
- * For how long the result is good see config.h.  Fast when called again with
+ * For how long the result is good see config_store.h.  Fast when called again with
  * the same name.
  */
 const PmConnector *
@@ -450,6 +417,17 @@ pm_connector(const char *name, bool missing_ok)
 				 errhint("Configure it again with postmark_configure."),
 				 errhidestmt(true)));
 	return last_found;
+}
+
+/*
+ * The stored connector of that name, NULL if there is none.  Its field
+ * "invalid" may be set.
+ */
+const PmConnector *
+pm_find_connector(const char *name)
+{
+	refresh_store();
+	return find_by_name(name);
 }
 
 /*
@@ -508,30 +486,42 @@ pm_config_pin(void)
 }
 
 /*
- * Changes whenever the settings were read anew, and reads them if they
- * changed.
+ * The token that is stored for a connector's name, palloc'd, NULL if none is;
+ * the connector itself need not exist.  Never to be shown.
+ *
+ * It is read for whoever uses it and not kept: few sessions use one.
  */
-uint64
-pm_config_generation(void)
-{
-	refresh_store();
-	return store_generation;
-}
-
-/*
- * The token that is stored for a connector's name, NULL if none is; the
- * connector itself need not exist.  Never to be shown.  Belongs to what
- * pm_connector and its like read last, and reads nothing anew.
- */
-const char *
+char *
 pm_stored_token(const char *name)
 {
-	int			i;
+	Relation	secrets = table_open(pm_object(PM_SECRETS), AccessShareLock);
+	Datum		wanted = CStringGetTextDatum(name);
+	Snapshot	snapshot;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			index;
+	char	   *token = NULL;
 
-	if (store == NULL)
-		refresh_store();
-	for (i = 0; i < store->ntokens; i++)
-		if (strcmp(store->tokens[i].name, name) == 0)
-			return store->tokens[i].token;
-	return NULL;
+	pm_check_table(PM_SECRETS);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	list_free(RelationGetIndexList(secrets));
+	index = secrets->rd_pkindex;
+	ScanKeyInit(&key, SECRETS_CONNECTOR, BTEqualStrategyNumber, F_TEXTEQ,
+				wanted);
+	scan = systable_beginscan(secrets, index, OidIsValid(index), snapshot, 1,
+							  &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, SECRETS_TOKEN,
+										 RelationGetDescr(secrets), &isnull);
+
+		token = isnull ? NULL : TextDatumGetCString(value);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(secrets, AccessShareLock);
+	return token;
 }

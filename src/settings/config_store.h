@@ -16,18 +16,17 @@
 /*
  * All but pm_config_pin need a transaction.
  *
- * pm_connector, pm_connector_by_number, pm_connectors(0) and
- * pm_config_generation, and so pm_connector_token of a connector that is not
- * stored, read settings that changed, and make void what any of them returned
- * before, unless that was pinned.  The others leave everything as it is.
+ * pm_connector, pm_find_connector, pm_connector_by_number and pm_connectors(0)
+ * read settings that changed, and make void what any of them returned before,
+ * unless that was pinned.  The others leave everything as it is.
  */
 extern const PmConnector *pm_connector(const char *name, bool missing_ok);
+extern const PmConnector *pm_find_connector(const char *name);
 pg_noreturn extern void pm_raise_not_configured(const char *name);
 extern const PmConnector *pm_connector_by_number(int number);
 extern const PmConnector *pm_connectors(int index);
 extern void pm_config_forget(void);
 extern void pm_config_pin(void);
-extern uint64 pm_config_generation(void);
-extern const char *pm_stored_token(const char *name);
+extern char *pm_stored_token(const char *name);
 
 #endif							/* PM_CONFIG_STORE_H */

@@ -26,6 +26,7 @@
 #include "base/args.h"
 #include "base/catalog.h"
 #include "base/errors.h"
+#include "base/owner.h"
 #include "base/text.h"
 #include "settings/code_key.h"
 #include "settings/config_json.h"

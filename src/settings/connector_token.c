@@ -134,21 +134,16 @@ pm_token_from_file(const char *name, bool missing_ok)
  *
  * PM001 if there is none, unless missing_ok: then NULL; PM001 always if the
  * connector's JSON had a masked token that is not the stored one's.  The
- * connector stays good: for a stored one the settings are not read anew, so
- * the token is from when pm_connector and its like were last called.  The
- * result is in the current memory context.
+ * settings are not read anew, so the connector stays good.  The result is in
+ * the current memory context.
  */
 char *
 pm_connector_token(const PmConnector *connector, bool missing_ok)
 {
-	const char *stored;
+	char	   *stored;
 
 	if (connector->token)
 		return pstrdup(connector->token);
-
-	/* One that is stored must stay good, so the settings must, too. */
-	if (connector->number == 0)
-		(void) pm_config_generation();
 	stored = pm_stored_token(connector->name);
 
 	if (connector->masked_token)
@@ -185,5 +180,5 @@ pm_connector_token(const PmConnector *connector, bool missing_ok)
 					   psprintf("The stored token %s.",
 								pm_token_problem(stored)));
 	}
-	return pstrdup(stored);
+	return stored;
 }

@@ -20,8 +20,8 @@
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
-#include "base/catalog.h"
 #include "base/errors.h"
+#include "base/owner.h"
 #include "base/text.h"
 #include "settings/config_check.h"
 #include "settings/connector.h"

@@ -21,8 +21,8 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "base/catalog.h"
 #include "base/clock.h"
+#include "base/owner.h"
 #include "shared/transaction.h"
 
 /* A repeated error is logged again after, ms, doubling */

@@ -240,7 +240,11 @@ pm_channels_load(void)
 		if (channel->connector == NULL)
 			continue;
 		if (!channel->connector->invalid)
-			channel->token = keep_text(pm_stored_token(channel->name));
+		{
+			char	   *token = pm_stored_token(channel->name);
+
+			channel->token = keep_text(token);
+		}
 		channel->sweep_at = now;
 		note_settings(channel, now);
 

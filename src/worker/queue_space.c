@@ -46,6 +46,8 @@
 #include "base/catalog.h"
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/owner.h"
+#include "base/tables.h"
 #include "shared/transaction.h"
 #include "worker/queue_space.h"
 #include "worker/queue_vacuum.h"
@@ -238,6 +240,7 @@ look_body(void *arg)
 	AttrNumber	id_column = get_attnum(RelationGetRelid(queue), "id");
 	TableScanDesc scan;
 
+	pm_check_table(PM_QUEUE);
 	ItemPointerSet(&first, next_page, 0);
 	ItemPointerSet(&last, upto - 1, PG_UINT16_MAX);
 	outcome = OUT_NEXT;
@@ -276,6 +279,7 @@ truncate_body(void *arg)
 	why = "it is in use";
 	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return;
+	pm_check_table(PM_QUEUE);
 	queue = table_open(relid, NoLock);
 	toast = queue->rd_rel->reltoastrelid;
 	ids_given = row_trigger_enabled(queue);

@@ -194,7 +194,8 @@ find_lanes(Found *found, bool (*next_lane) (int32 from, int32 *lane))
 	int32		lane;
 	int32		from;
 
-	for (from = 0; next_lane(from, &lane); from = lane + 1)
+	/* Somebody may have written a row into the last lane that there can be */
+	for (from = 0; from >= 0 && next_lane(from, &lane); from = lane + 1)
 	{
 		if (found->n == found->max)
 		{
