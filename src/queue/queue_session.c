@@ -327,7 +327,7 @@ pm_message_cancel(int64 id)
 	PmOwnerScope scope;
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	bool		done;
+	volatile bool done = false;
 
 	pm_connect_owner(&scope);
 	if (in_flight(id))
@@ -338,11 +338,28 @@ pm_message_cancel(int64 id)
 	SPI_finish();
 
 	BeginInternalSubTransaction(NULL);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-	pm_note_cancel();
-	done = take_out(id);
-	SPI_finish();
+	PG_TRY();
+	{
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "could not connect to SPI");
+		pm_note_cancel();
+		done = take_out(id);
+		SPI_finish();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		/* Nobody else ends the subtransaction */
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 	if (done)
 		ReleaseCurrentSubTransaction();
 	else
