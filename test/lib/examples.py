@@ -31,11 +31,13 @@ Prints a line for each page, "ok" or "not ok"; the exit status is 0 only if
 all of them could be followed.
 """
 
+import functools
 import json
 import os
 import re
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -54,6 +56,8 @@ CODE = "'493021'"
 TOKEN = "'the token from the link'"
 WORDS = [(re.compile(r"your (?:new )?Postmark server token"), "sandbox-token"),
          (re.compile(r"http://127\.0\.0\.1:8025"), os.environ.get("SANDBOX_URL", ""))]
+# where a page's applications listen; on the machine of the test it is elsewhere
+PORT = re.compile(r"\b300[1-9]\b")
 
 # the tokens of SQL that may hold a semicolon, and the semicolon
 LEXEME = re.compile(r"""
@@ -128,10 +132,18 @@ def command(*sql, database="postgres"):
                           check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
 
 
+@functools.lru_cache(maxsize=None)
+def free_port(written):
+    """A port that nobody listens at, the same for the same number."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
 def as_sandbox(text):
     for pattern, replacement in WORDS:
         text = pattern.sub(replacement, text)
-    return text
+    return PORT.sub(lambda port: free_port(port[0]), text)
 
 
 def ask_sandbox(call, **query):
