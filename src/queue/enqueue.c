@@ -40,6 +40,7 @@
 #include "queue/batch.h"
 #include "queue/enqueue.h"
 #include "queue/message_check.h"
+#include "queue/origin.h"
 #include "queue/queue_session.h"
 #include "queue/row_insert.h"
 #include "queue/trigger_row.h"
@@ -66,6 +67,20 @@ PM_HIDDEN_FUNCTION(postmark_queue_row);
 PM_HIDDEN_FUNCTION(postmark_enqueue);
 PM_HIDDEN_FUNCTION(postmark_enqueue_trigger);
 
+static bool is_copy = false;	/* the queue is another database's */
+
+/* To be called before an id is taken, and before settings are looked up. */
+static void
+begin_queueing(void)
+{
+	static bool begun = false;
+
+	if (begun)
+		return;
+	is_copy = !pm_begin_queue();
+	begun = true;
+}
+
 /*
  * Say once a session what keeps queued messages from being sent.  A worker
  * that has not started yet is no reason.
@@ -85,6 +100,14 @@ warn_if_stuck(const PmConnector *connector)
 		ereport(WARNING,
 				(errmsg("messages are queued but not sent: postmark_connector is not preloaded"),
 				 errhint("Add postmark_connector to shared_preload_libraries and restart the server."),
+				 errhidestmt(true)));
+	}
+	else if (is_copy)
+	{
+		warned = true;
+		ereport(WARNING,
+				(errmsg("messages are queued but not sent: this database is a copy of another one"),
+				 errhint("Use postmark_resume if they are this database's to send."),
 				 errhidestmt(true)));
 	}
 	else if (!pm_worker_enabled || pm_no_process_left())
@@ -216,6 +239,7 @@ admit(PmMessage *m, bool has_expiry)
 	int32		lane;
 
 	pm_check_message(m);
+	begin_queueing();
 	if (m->connector == NULL)
 		m->connector = PM_DEFAULT_CONNECTOR;
 	connector = pm_connector(m->connector, false);
@@ -436,6 +460,7 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 		return pm_enqueue(m);
 
 	pm_check_message(m);
+	begin_queueing();
 
 	/* The lock that an INSERT takes, before postmark_remove can come between */
 	LockRelationOid(pm_object(PM_DEFERRED), RowExclusiveLock);

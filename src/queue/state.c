@@ -17,6 +17,7 @@
 
 #include "base/owner.h"
 #include "base/tables.h"
+#include "queue/origin.h"
 #include "queue/state.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
@@ -25,10 +26,6 @@
 #include "settings/token.h"
 #include "shared/slots.h"
 
-static PmStatement find_instance = {
-	"SELECT 1 FROM @.postmark_instance WHERE database" PM_EQ "$1",
-	1, {OIDOID}
-};
 static PmStatement find_pause_reason = {
 	"SELECT pause_reason FROM @.postmark_settings WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
@@ -38,17 +35,6 @@ static PmStatement find_trouble = {
 	" WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
-
-/* Whether the queue was made in this database, and not copied into it. */
-static bool
-is_original(void)
-{
-	Datum		values[1];
-
-	values[0] = ObjectIdGetDatum(MyDatabaseId);
-	pm_execute(&find_instance, values, NULL, 1);
-	return SPI_processed > 0;
-}
 
 /* What keeps this database from having a worker. */
 static void
@@ -147,7 +133,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	token = invalid ? NULL : pm_connector_token(connector, true);
 
 	pm_connect_owner(&scope);
-	original = is_original();
+	original = pm_queue_is_own();
 
 	if (original && paused)
 	{

@@ -36,6 +36,7 @@
 #include "settings/token.h"
 #include "settings/webhook_secret.h"
 #include "shared/wake.h"
+#include "shared/wakeup.h"
 
 #define REASON_MAX 300			/* bytes */
 
@@ -469,8 +470,12 @@ postmark_resume(PG_FUNCTION_ARGS)
 
 	pm_note_resume(number);
 	if (copied)
+	{
+		/* It has no worker yet */
+		pm_note(PM_WAKE_CATALOG);
 		ereport(NOTICE,
 				(errmsg("this copy of a database sends its messages from now on")));
+	}
 	else if (!paused && troubled)
 		ereport(NOTICE,
 				(errmsg("connector \"%s\" was not paused; it is tried again at once",

@@ -48,7 +48,7 @@ static const struct
 	{PM_SETTINGS, PM_WAKE_SETTINGS},
 	{PM_TEMPLATES, PM_WAKE_SETTINGS},
 	{PM_SECRETS, PM_WAKE_SETTINGS},
-	{PM_INSTANCE, PM_WAKE_SETTINGS}
+	{PM_INSTANCE, PM_WAKE_SETTINGS | PM_WAKE_CATALOG}
 };
 
 /* Add the prepared transactions that hold a writer's lock on a table. */

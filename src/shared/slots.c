@@ -306,3 +306,49 @@ pm_no_process_left(void)
 		 TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(),
 									LAUNCHER_STARTS));
 }
+
+/*
+ * A database in which no message ever was is about to have its first, and is
+ * not known to be one of its own yet: see pm_adopt_database.  If there is no
+ * room for it, it will be taken for a copy.
+ */
+void
+pm_note_first(Oid database)
+{
+	int			i;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (i = 0; i < shared->nfirst; i++)
+		if (shared->first[i] == database)
+			break;
+	if (i == shared->nfirst && i < PM_MAX_FIRST)
+		shared->first[shared->nfirst++] = database;
+	LWLockRelease(shared->lock);
+}
+
+/* Whether that was noted of a database. */
+bool
+pm_noted_first(Oid database)
+{
+	bool		noted = false;
+	int			i;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (i = 0; i < shared->nfirst; i++)
+		noted = noted || shared->first[i] == database;
+	LWLockRelease(shared->lock);
+	return noted;
+}
+
+/* The database is known to be its own now, or is gone. */
+void
+pm_forget_first(Oid database)
+{
+	int			i;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (i = 0; i < shared->nfirst; i++)
+		if (shared->first[i] == database)
+			shared->first[i--] = shared->first[--shared->nfirst];
+	LWLockRelease(shared->lock);
+}

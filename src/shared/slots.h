@@ -20,13 +20,24 @@
 /* Databases to be looked at that the launcher can be told by name. */
 #define PM_MAX_PROBES 32
 
+/* Databases that began to queue before their worker looked at them. */
+#define PM_MAX_FIRST 32
+
 /* How a worker ended; the launcher decides by it what to do next. */
 typedef enum PmWorkerExit
 {
 	PM_EXIT_UNKNOWN,			/* an error, or not yet ended */
 	PM_EXIT_NO_EXTENSION,		/* nothing to do in this database */
+	PM_EXIT_COPIED,				/* the queue is another database's */
 	PM_EXIT_STOPPED				/* was told to stop */
 } PmWorkerExit;
+
+/* What a worker is told by the launcher, in bgw_extra */
+typedef struct PmWorkerArgs
+{
+	uint64		generation;		/* of its slot */
+	bool		known_copy;		/* it was said that the database is a copy */
+} PmWorkerArgs;
 
 /*
  * A database with a worker, or one that is being looked at.  The launcher
@@ -74,6 +85,8 @@ typedef struct PmShared
 	int			nprobes;		/* in these the extension was made or dropped */
 	Oid			probes[PM_MAX_PROBES];
 	bool		probe_all;		/* in more of them than there is room for */
+	int			nfirst;			/* copies that began to queue on their own */
+	Oid			first[PM_MAX_FIRST];
 	int			nholds;
 	PmHold	   *holds;			/* each backend may have one */
 
@@ -94,6 +107,9 @@ extern void pm_slot_answer(PmSlot *slot, uint64 changes);
 extern uint64 pm_slot_changes(PmSlot *slot);
 extern bool pm_slot_answered(PmSlot *slot, uint64 changes);
 extern bool pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet);
+extern void pm_note_first(Oid database);
+extern bool pm_noted_first(Oid database);
+extern void pm_forget_first(Oid database);
 extern pid_t pm_worker_pid(Oid database);
 extern bool pm_database_held(Oid database);
 extern bool pm_no_process_left(void);

@@ -268,7 +268,12 @@ pm_wake_database(Oid database, uint32 reasons)
 	PmWakeup	now;
 
 	if (slot == NULL)
+	{
+		/* A copy has no worker; it gets one for as long as it takes */
+		if (reasons & PM_WAKE_ATTEMPTS)
+			wake_launcher_for(database);
 		return;
+	}
 	memset(&now, 0, sizeof(now));
 	now.reasons = reasons;
 	pm_slot_wake(slot, &now);

@@ -295,3 +295,10 @@ pm_delivery_decided(void)
 			return false;
 	return true;
 }
+
+/* Whether the database is a copy of another one, as far as is known. */
+bool
+pm_delivery_is_copy(void)
+{
+	return pm_scan_copied() && pm_scan_current();
+}

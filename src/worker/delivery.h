@@ -21,5 +21,6 @@ extern void pm_delivery_rescan(void);
 extern void pm_delivery_wake(const PmWakeup *wakeup);
 extern PmMoment pm_delivery_turn(void);
 extern bool pm_delivery_decided(void);
+extern bool pm_delivery_is_copy(void);
 
 #endif							/* PM_DELIVERY_H */

@@ -51,6 +51,9 @@
 #define RESTART_DELAY		500
 #define RESTART_CEILING		60000
 
+/* The worker of a copied database is started again after, ms */
+#define COPY_DELAY			1000
+
 /* Without a free worker slot it is tried again after, ms */
 #define NO_SLOT_DELAY		10000
 
@@ -69,6 +72,7 @@ typedef struct Database
 	bool		listed;			/* was there at the last look */
 	bool		wanted;			/* is to be looked at, or to have a worker */
 	bool		changed;		/* the same, once the present worker ended */
+	bool		copy;			/* of another database, as its last worker said */
 	PmSlot	   *slot;			/* NULL: has no worker */
 	BackgroundWorkerHandle *handle;
 	PmMoment	started_at;
@@ -142,7 +146,10 @@ list_databases(void)
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
 		if (!db->listed && db->slot == NULL)
+		{
+			pm_forget_first(db->oid);
 			hash_search(databases, &db->oid, HASH_REMOVE, NULL);
+		}
 }
 
 /* The extension was made or dropped in a database. */
@@ -152,6 +159,10 @@ probe(Database *db)
 	db->wanted = true;
 	db->changed = true;
 	db->start_at = PM_AT_ONCE;
+
+	/* For its failed attempts, perhaps, of which there may be many */
+	if (db->copy)
+		db->start_at = pm_later(db->started_at, COPY_DELAY);
 }
 
 /* Take over what sessions asked for. */
@@ -207,6 +218,16 @@ worker_ended(Database *db, PmMoment now)
 			/* It may have been created again after the worker looked */
 			db->wanted = db->changed;
 			db->failures = 0;
+			db->copy = false;
+			break;
+		case PM_EXIT_COPIED:
+
+			/* Until postmark_resume; or it was resumed after it looked */
+			db->wanted = db->changed;
+			db->failures = 0;
+			db->copy = true;
+			if (db->changed)
+				db->start_at = now;
 			break;
 		case PM_EXIT_STOPPED:
 			db->failures = 0;
@@ -231,6 +252,7 @@ static bool
 start_worker(Database *db, PmMoment now)
 {
 	BackgroundWorker worker;
+	PmWorkerArgs args;
 	PmSlot	   *slot = pm_take_slot(db->oid);
 	bool		started = false;
 
@@ -238,7 +260,10 @@ start_worker(Database *db, PmMoment now)
 	{
 		pm_process_describe(&worker, "worker", db->oid);
 		worker.bgw_main_arg = Int32GetDatum((int32) (slot - pm_shared()->slots));
-		memcpy(worker.bgw_extra, &slot->generation, sizeof(slot->generation));
+		memset(&args, 0, sizeof(args));
+		args.generation = slot->generation;
+		args.known_copy = db->copy;
+		memcpy(worker.bgw_extra, &args, sizeof(args));
 		worker.bgw_notify_pid = MyProcPid;
 		started = RegisterDynamicBackgroundWorker(&worker, &db->handle);
 		if (started)

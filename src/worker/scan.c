@@ -20,9 +20,11 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "queue/origin.h"
 #include "queue/queue.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
+#include "shared/slots.h"
 #include "shared/transaction.h"
 #include "worker/channel.h"
 #include "worker/doubt.h"
@@ -134,7 +136,8 @@ pm_scan_retry(void)
 	PmMoment	next = PM_NEVER;
 	int			i;
 
-	for (i = 0; i < lengthof(steps); i++)
+	/* Of a copy nothing but the settings is read */
+	for (i = 0; i < (copied ? 1 : lengthof(steps)); i++)
 		if (steps[i]->wanted)
 			next = Min(next, steps[i]->at);
 	return next;
@@ -150,7 +153,7 @@ load_body(void *arg)
 	pm_channels_load();
 	pm_instance_read(&database, &timeline);
 	pm_failover_timeline(timeline);
-	copied = (database != MyDatabaseId);
+	copied = (database != MyDatabaseId && !pm_adopt_database());
 }
 
 /* What an earlier worker of this database left. */
@@ -301,6 +304,8 @@ pm_scan(PmMoment now)
 
 	if (run_step(&load, now))
 	{
+		if (!copied)
+			pm_forget_first(MyDatabaseId);
 		templates.wanted = !copied;
 		take_over.wanted = !copied && !ready;
 		pm_house_reload();

@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "libpq/pqsignal.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -49,6 +50,7 @@
 #define LONG_SLEEP 1000
 
 static PmSlot *slot = NULL;
+static PmWorkerArgs args;
 static PmWorkerExit exit_reason = PM_EXIT_UNKNOWN;
 static uint64 changes = 0;		/* so many were announced, see slots.h */
 static uint64 answered = 0;
@@ -170,12 +172,11 @@ static void
 attach(int index)
 {
 	PmShared   *shared = pm_shared();
-	uint64		generation;
 
-	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = &shared->slots[index];
-	if (slot->generation != generation || !OidIsValid(slot->database))
+	if (slot->generation != args.generation || !OidIsValid(slot->database))
 	{
 		/* The launcher that took it for us has died, and the next gave it up */
 		LWLockRelease(shared->lock);
@@ -209,6 +210,25 @@ leave(PmWorkerExit reason)
 	exit_reason = reason;
 	pm_vacuum_end(true);
 	proc_exit(0);
+}
+
+/*
+ * The database is a copy of another one, whose messages it does not send: end,
+ * so that it holds no process, until it is resumed.
+ */
+static void
+leave_copy(void)
+{
+	if (!args.known_copy)
+	{
+		StartTransactionCommand();
+		ereport(LOG,
+				(errmsg("postmark_connector sends nothing from database \"%s\": it is a copy of another one",
+						get_database_name(MyDatabaseId)),
+				 errhint("Use postmark_resume if its messages are its own to send.")));
+		CommitTransactionCommand();
+	}
+	leave(PM_EXIT_COPIED);
 }
 
 /* Act on what was left in the slot. */
@@ -299,6 +319,8 @@ postmark_worker_main(Datum arg)
 		if (!pm_slot_may_sleep(slot, quiet) || ConfigReloadPending ||
 			InterruptPending || pg_atomic_read_u32(&slot->stop))
 			timeout = 0;
+		else if (pm_delivery_is_copy() && next > pm_moment())
+			leave_copy();
 		else if (next != PM_NEVER)
 			timeout = pm_ms_until(next);
 		if (timeout < 0 || timeout > LONG_SLEEP)
