@@ -177,11 +177,15 @@ pm_queue_insert(const PmMessage *m)
 	nulls[7] = m->no_track ? ' ' : 'n';
 	pm_execute(&insert_queue, values, nulls, 0);
 
-	/* None if a trigger that the owner added keeps the row out. */
-	id = 0;
-	if (SPI_processed == 1)
-		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-										 SPI_tuptable->tupdesc, 1, &isnull));
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("message was not queued"),
+				 errdetail("A trigger or rule that was added to postmark_queue kept the row out."),
+				 errhint("Drop it, or let it raise an error that says why."),
+				 errhidestmt(true)));
+	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									 SPI_tuptable->tupdesc, 1, &isnull));
 	pm_disconnect_owner(&scope);
 	return id;
 }
