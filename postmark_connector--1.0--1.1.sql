@@ -7,6 +7,45 @@
 -- change stands here alone. The worker and the sessions of a server go on
 -- while it runs, with 1.0's objects until it commits.
 
+-- A function with another argument is another function, and no name may be
+-- overloaded. Whoever may execute the old one may execute the one in its place.
+CREATE FUNCTION @extschema@.postmark_replace_function(old text, new text, definition text)
+	RETURNS void
+	LANGUAGE plpgsql AS $$
+DECLARE
+	given pg_catalog.aclitem[];
+	command text;
+BEGIN
+	SELECT coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) INTO STRICT given
+		FROM pg_catalog.pg_proc p
+		WHERE p.oid OPERATOR(pg_catalog.=) old::pg_catalog.regprocedure::pg_catalog.oid;
+	EXECUTE pg_catalog.concat('DROP FUNCTION ', old);
+	EXECUTE definition;
+	FOR command IN
+		SELECT pg_catalog.concat('REVOKE ALL ON FUNCTION ', new, ' FROM ',
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+		FROM pg_catalog.pg_proc p
+			CROSS JOIN LATERAL pg_catalog.aclexplode(
+				coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+		WHERE p.oid OPERATOR(pg_catalog.=) new::pg_catalog.regprocedure::pg_catalog.oid
+			AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+	LOOP
+		EXECUTE command;
+	END LOOP;
+	FOR command IN
+		SELECT pg_catalog.concat('GRANT EXECUTE ON FUNCTION ', new, ' TO ',
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END,
+				CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)
+		FROM pg_catalog.pg_proc p
+			CROSS JOIN LATERAL pg_catalog.aclexplode(given) a
+		WHERE p.oid OPERATOR(pg_catalog.=) new::pg_catalog.regprocedure::pg_catalog.oid
+			AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+	LOOP
+		EXECUTE command;
+	END LOOP;
+END
+$$;
+
 -- ----------------------------------------------------------------------
 -- Settings
 -- ----------------------------------------------------------------------
@@ -70,6 +109,36 @@ CREATE FUNCTION @extschema@.postmark_rotate_code_key(connector text DEFAULT 'def
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.postmark_rotate_code_key(text) IS
 	'replace the key of a connector''s codes; those under way are void: how many there were';
+
+-- Several codes of a recipient and usage type may be good: the one that was
+-- mailed last, and newer ones whose mail has not left yet.
+ALTER TABLE @extschema@.postmark_codes
+	DROP CONSTRAINT postmark_codes_connector_address_usage_type_token_key,
+	ADD COLUMN seal bytea;
+ALTER TABLE @extschema@.postmark_codes ALTER seal SET STATISTICS 0;
+CREATE INDEX postmark_codes_recipient
+	ON @extschema@.postmark_codes (connector, address, usage_type, token, created_at, id);
+COMMENT ON COLUMN @extschema@.postmark_codes.seal IS
+	'of a token: an HMAC of whose it is and until when, so that an edited row verifies nothing';
+
+CREATE FUNCTION @extschema@.postmark_retry_after(email text, usage_type text,
+	connector text DEFAULT 'default')
+	RETURNS interval
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_retry_after(text, text, text) IS
+	'how long until sendLimit and resendInterval let a code be sent; zero: they do now';
+
+SELECT @extschema@.postmark_replace_function(
+	'@extschema@.postmark_verify_token(text, text, text)',
+	'@extschema@.postmark_verify_token(text, text, text, boolean)',
+	$function$
+CREATE FUNCTION @extschema@.postmark_verify_token(token text, usage_type text,
+	connector text DEFAULT 'default', consume boolean DEFAULT true)
+	RETURNS TABLE (verdict text, email text)
+	LANGUAGE c VOLATILE ROWS 1 AS 'MODULE_PATHNAME'
+	$function$);
+COMMENT ON FUNCTION @extschema@.postmark_verify_token(text, text, text, boolean) IS
+	'use a token up, or only look at it: verified and whose it is, or mismatch, expired, not_found';
 
 -- ----------------------------------------------------------------------
 -- Operations
@@ -257,7 +326,7 @@ FROM @extschema@.postmark_history h
 DO $$
 DECLARE
 	added CONSTANT text[] := ARRAY[
-		'postmark_rotate_code_key',
+		'postmark_rotate_code_key', 'postmark_retry_after',
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
 		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',
@@ -289,6 +358,8 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+DROP FUNCTION @extschema@.postmark_replace_function(text, text, text);
 
 -- ----------------------------------------------------------------------
 -- Last: an ALTER of a table that 1.0 had, which tells every session to read

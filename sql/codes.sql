@@ -16,17 +16,70 @@ SELECT postmark_verify_code('a@t.example', 'Register', '123456');
 SELECT * FROM postmark_verify_token(repeat('A', 32), 'Register');
 SELECT code_key IS NULL FROM postmark_secrets;
 
--- the round, within one transaction
+-- the round; as long as the transaction that issued it is open, a code cannot
+-- have reached anybody, and guesses at it would be free for who rolls back
 BEGIN;
 SELECT postmark_issue_code('Ann@T.example', 'Register', '{"name": "Ann"}') > 0;
 SELECT code ~ '^\d{6}$' AS digits, payload, code AS code FROM postmark_queue \gset
 SELECT :'digits', :'payload';
+SELECT postmark_verify_code('ann@t.example', 'Register', :'code');
+COMMIT;
 SELECT postmark_verify_code('ann@t.example', 'Register', CASE :'code' WHEN '000000' THEN '000001' ELSE '000000' END);
 SELECT postmark_verify_code('ann@t.example', 'SignIn', :'code');
 SELECT postmark_verify_code('ANN@T.EXAMPLE', 'Register', :'code');
 SELECT postmark_verify_code('ann@t.example', 'Register', :'code');
 SELECT length(code_key) FROM postmark_secrets;
+
+-- as people type it, and as a form hands on an address
+BEGIN;
+SELECT postmark_issue_code('ben@t.example', 'Register') > 0;
+SELECT code FROM postmark_queue WHERE email = 'ben@t.example' \gset
+COMMIT;
+SELECT n, postmark_verify_code(E' \tben@t.example\n', 'Register', typed)
+FROM (VALUES (1, '-' || :'code' || '0'), (2, :'code' || '.'), (3, '12 3'), (4, '- - - -'),
+	(5, repeat(' ', 100000) || repeat('1', 13))) v(n, typed) ORDER BY n;
+BEGIN;
+SELECT postmark_verify_code(' ben@t.example ', 'Register', ' ' || left(:'code', 3) || E' -\t' || substr(:'code', 4) || E'\r\n');
 ROLLBACK;
+SELECT postmark_verify_code('ben@t.example', 'Register', left(:'code', 3) || '-' || substr(:'code', 4));
+
+-- a token: looked at and then used up
+BEGIN;
+SELECT postmark_issue_token('cid@t.example', 'Register', 'https://t.example/%7Btoken%7D?again=%7btoken%7d&and={token}') > 0;
+SELECT payload ->> 'link' ~ '^https://t.example/([\w-]{32})\?again=\1&and=\1$' AS everywhere,
+	substr(payload ->> 'link', 19, 32) AS token FROM postmark_queue WHERE email = 'cid@t.example' \gset
+SELECT :'everywhere';
+SELECT * FROM postmark_verify_token(:'token', 'Register');
+COMMIT;
+BEGIN READ ONLY;
+SELECT * FROM postmark_verify_token(:'token', 'Register', consume => false);
+SELECT * FROM postmark_verify_token(:'token', 'SignIn', consume => false);
+SELECT * FROM postmark_verify_token(repeat('A', 32), 'Register', consume => false);
+COMMIT;
+
+-- an edited row is nobody's, not even the editor's
+BEGIN;
+UPDATE postmark_codes SET email = 'eve@t.example' WHERE token;
+SELECT * FROM postmark_verify_token(:'token', 'Register', consume => false);
+ROLLBACK;
+UPDATE postmark_codes SET expires_at = expires_at + interval '1 hour' WHERE token;
+SELECT * FROM postmark_verify_token(:'token', 'Register', consume => false);
+UPDATE postmark_codes SET seal = NULL WHERE token;
+SELECT * FROM postmark_verify_token(:'token', 'Register', consume => false);
+DELETE FROM postmark_codes;
+BEGIN;
+SELECT postmark_issue_token('cid@t.example', 'Register', 'https://t.example/{token}') > 0;
+SELECT substr(payload ->> 'link', 19) AS token FROM postmark_queue WHERE email = 'cid@t.example' ORDER BY id DESC LIMIT 1 \gset
+COMMIT;
+SELECT * FROM postmark_verify_token(:'token', 'Register', consume => NULL);
+SELECT * FROM postmark_verify_token(:'token', 'Register', consume => false);
+BEGIN;
+SELECT postmark_issue_code('cid@t.example', 'Register') > 0;
+SELECT code FROM postmark_queue WHERE email = 'cid@t.example' AND code IS NOT NULL \gset
+COMMIT;
+UPDATE postmark_codes SET expires_at = expires_at + interval '1 hour';
+SELECT postmark_verify_code('cid@t.example', 'Register', :'code');
+DELETE FROM postmark_codes;
 
 -- arguments
 SELECT postmark_verify_code(NULL, NULL, NULL, NULL);
@@ -35,12 +88,15 @@ SELECT postmark_verify_code('a@t.example', 'Register', '12a456');
 SELECT postmark_verify_code('a', 'Register', '123456');
 SELECT * FROM postmark_verify_token(NULL, NULL, NULL);
 SELECT * FROM test.attempt($$SELECT postmark_verify_code('a@t.example', 'Register', '123456', 'none')$$);
+SELECT * FROM test.attempt($$SELECT postmark_verify_code('a@t.example', 'Registr', '123456')$$);
+SELECT * FROM test.attempt($$SELECT postmark_verify_token(repeat('A', 32), 'Registr')$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_code(NULL, 'Register')$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_code('a@t.example', NULL)$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_code('a@t.example', 'Register', connector => NULL)$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_code('a@b@t.example', 'Register')$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_code('a@t.example', 'register')$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_code('a@t.example', 'Register', '"x"')$$);
+SELECT * FROM test.attempt($$SELECT postmark_issue_code('a@t.example', 'Register', '493021')$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_token('a@t.example', 'Register', NULL)$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_token('a@t.example', 'Register', 'https://t.example/')$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_token('a@t.example', 'Register', '/verify/{token}')$$);
@@ -69,7 +125,22 @@ BEGIN;
 SELECT count(postmark_issue_code('b@t.example', u)) FROM unnest('{Register,SignIn}'::text[]) u;
 SELECT test.attempt($$SELECT postmark_issue_code('B@t.example', 'Generic')$$) ~ '^PM007' LIMIT 1;
 SELECT count(*) FROM postmark_codes;
+-- how long to wait, as a number
+SELECT extract(epoch FROM postmark_retry_after('B@t.example', 'Generic')) BETWEEN 99990 AND 100000;
+SELECT postmark_retry_after('c@t.example', 'Generic');
 ROLLBACK;
+SELECT postmark_retry_after('b@t.example', 'Generic');
+SELECT * FROM test.attempt($$SELECT postmark_retry_after('b', 'Generic')$$);
+SELECT * FROM test.attempt($$SELECT postmark_retry_after('b@t.example', 'Genric')$$);
+SELECT * FROM test.attempt($$SELECT postmark_retry_after('b@t.example', 'Generic', 'none')$$);
+
+-- an owner's trigger that keeps the mail out of the queue
+CREATE FUNCTION test.swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER swallow BEFORE INSERT ON postmark_queue FOR EACH ROW EXECUTE FUNCTION test.swallow();
+SELECT * FROM test.attempt($$SELECT postmark_issue_code('a@t.example', 'Register')$$);
+SELECT * FROM test.attempt($$SELECT postmark_enqueue('a@t.example', 'Register', '1')$$);
+SELECT count(*) FROM postmark_codes WHERE id = 0;
+DROP TRIGGER swallow ON postmark_queue;
 
 -- a subaddress is another recipient, and the trigger skips NULL
 CREATE TABLE test.signup (email text, lang text);

@@ -440,7 +440,8 @@ pm_attempts_collect(PmAttempts *attempts, int max)
 	hash_seq_init(&scan, table);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
-		if (entry->key.database != MyDatabaseId)
+		if (entry->key.database != MyDatabaseId ||
+			entry->key.name[0] == PM_COUNTER_NONE)
 			continue;
 		if (entry->until <= now)
 		{

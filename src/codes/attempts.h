@@ -23,9 +23,13 @@
 /* Length of a counter's name */
 #define PM_COUNTER_NAME 17
 
-/* A code's counter, or an address's: its name begins with one of these. */
+/*
+ * A code's counter, or an address's: its name begins with one of these.  The
+ * third kind is taken for the time it takes, and never stored.
+ */
 #define PM_COUNTER_CODE		'c'
 #define PM_COUNTER_ADDRESS	'a'
+#define PM_COUNTER_NONE		'n'
 
 /* What is counted, as one attempt sees it */
 typedef struct PmCounter

@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/args.h"
+#include "base/catalog.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "codes/code_secret.h"
@@ -37,11 +38,11 @@
 #include "shared/wakeup.h"
 
 #define LINK_MAX	2048		/* bytes */
-#define LINK_PLACE	"{token}"
 
 PM_HIDDEN_FUNCTION(postmark_issue_code);
 PM_HIDDEN_FUNCTION(postmark_issue_code_trigger);
 PM_HIDDEN_FUNCTION(postmark_issue_token);
+PG_FUNCTION_INFO_V1(postmark_retry_after);
 
 /* What is asked for when a code or a token is issued */
 typedef struct Request
@@ -54,6 +55,32 @@ typedef struct Request
 	char	   *link;			/* pattern; NULL: a code */
 } Request;
 
+/*
+ * The next place for the token in a pattern, NULL if there is none.  Code that
+ * builds URLs may have escaped its braces.  *len becomes its length.
+ */
+static const char *
+find_place(const char *pattern, int *len)
+{
+	static const char *const places[] = {
+		"{token}", "%7Btoken%7D", "%7btoken%7d"
+	};
+	const char *first = NULL;
+	int			i;
+
+	for (i = 0; i < lengthof(places); i++)
+	{
+		const char *place = strstr(pattern, places[i]);
+
+		if (place && (first == NULL || place < first))
+		{
+			first = place;
+			*len = strlen(places[i]);
+		}
+	}
+	return first;
+}
+
 /* Refuse a pattern that makes no link: PM003. */
 static void
 check_link(const char *link)
@@ -61,12 +88,13 @@ check_link(const char *link)
 	const char *problem = NULL;
 	const char *scheme_end;
 	const unsigned char *c;
+	int			len;
 
 	if (link == NULL)
 		problem = "It is null.";
 	else if (strlen(link) > LINK_MAX)
 		problem = "It has more than 2048 bytes.";
-	else if (strstr(link, LINK_PLACE) == NULL)
+	else if (find_place(link, &len) == NULL)
 		problem = "It has no {token} in it.";
 	else
 	{
@@ -94,13 +122,14 @@ make_link(const char *pattern, const char *token)
 {
 	StringInfoData link;
 	const char *place;
+	int			len;
 
 	initStringInfo(&link);
-	while ((place = strstr(pattern, LINK_PLACE)) != NULL)
+	while ((place = find_place(pattern, &len)) != NULL)
 	{
 		appendBinaryStringInfo(&link, pattern, place - pattern);
 		appendStringInfoString(&link, token);
-		pattern = place + strlen(LINK_PLACE);
+		pattern = place + len;
 	}
 	appendStringInfoString(&link, pattern);
 	return link.data;
@@ -158,6 +187,18 @@ check_send_limits(const PmCode *code, const PmSendLimits *limits)
 				 errhidestmt(true)));
 }
 
+/* What a connector's policy says of how often somebody may be sent a code. */
+static PmSendLimits
+send_limits(const PmPolicy *policy)
+{
+	PmSendLimits limits;
+
+	limits.limit = policy->send_limit;
+	limits.window = policy->send_window;
+	limits.interval = policy->resend_interval;
+	return limits;
+}
+
 /*
  * Make a code or a token, and queue the mail that carries it.  Returns the
  * message's id, 0 in an apply worker, where there is nothing to be done.
@@ -174,6 +215,7 @@ issue(const Request *request)
 	PmPolicy	policy;
 	PmSendLimits limits;
 	PmMessage	message;
+	PmHmacForm	form;
 	PmCode		code;
 	int			ttl;
 
@@ -223,9 +265,7 @@ issue(const Request *request)
 
 	code.created_at = GetCurrentTimestamp();
 	code.expires_at = code.created_at + ttl * USECS_PER_SEC;
-	limits.limit = policy.send_limit;
-	limits.window = policy.send_window;
-	limits.interval = policy.resend_interval;
+	limits = send_limits(&policy);
 	check_send_limits(&code, &limits);
 
 	message.expires_at = code.expires_at;
@@ -243,16 +283,41 @@ issue(const Request *request)
 	}
 	code.id = pm_enqueue(&message);
 
+	form = pm_sql_version() == PM_SQL_1_0 ? PM_HMAC_1_0 : PM_HMAC_1_1;
 	if (code.token)
-		pm_token_hmac(key, code.connector, code.usage_type, secret, code.hmac);
+	{
+		pm_token_hmac(form, key, code.connector, code.usage_type, secret,
+					  code.hmac);
+		code.sealed = form != PM_HMAC_1_0;
+		pm_token_seal(key, &code, code.seal);
+	}
 	else
-		pm_code_hmac(key, &code, secret, code.hmac);
+		pm_code_hmac(form, key, &code, secret, code.hmac);
 	explicit_bzero(secret, sizeof(secret));
 	explicit_bzero(key, sizeof(key));
 	pm_code_put(&code);
 	pm_send_note(&code, &limits);
 	pm_note(PM_WAKE_CODES);
 	return code.id;
+}
+
+/*
+ * Refuse a payload that is a code: whoever gives one takes the function for
+ * postmark_enqueue.  PM003.
+ */
+static void
+check_no_code(Jsonb *payload)
+{
+	JsonbValue	value;
+
+	if (payload && JsonbExtractScalar(&payload->root, &value) &&
+		(value.type == jbvNumeric || value.type == jbvString))
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("payload is not a JSON object"),
+				 errdetail("The third argument of postmark_issue_code is the payload; it makes the code itself."),
+				 errhint("Leave it out, or use postmark_enqueue to send a code of your own."),
+				 errhidestmt(true)));
 }
 
 /*
@@ -276,6 +341,8 @@ issue_of_args(FunctionCallInfo fcinfo, bool token)
 	request.payload = pm_jsonb_arg(fcinfo, n++);
 	request.locale = pm_text_arg(fcinfo, n++);
 	request.connector = pm_text_arg(fcinfo, n++);
+	if (!token)
+		check_no_code(request.payload);
 	PG_RETURN_INT64(issue(&request));
 }
 
@@ -335,4 +402,35 @@ postmark_issue_code_trigger_hidden(PG_FUNCTION_ARGS)
 					"postmark_issue_code_trigger", "");
 	(void) issue(&request);
 	return PointerGetDatum(row);
+}
+
+/*
+ * postmark_retry_after(email, usage_type, connector) returns interval
+ *
+ * How long until the connector's limits let a code be sent, zero if they do.
+ * PM001 to PM003 as postmark_issue_code.
+ */
+Datum
+postmark_retry_after(PG_FUNCTION_ARGS)
+{
+	char	   *connector_name = pm_text_arg(fcinfo, 2);
+	Interval   *result = palloc0(sizeof(Interval));
+	const PmConnector *connector;
+	PmSendLimits limits;
+	PmMessage	m;
+	bool		resend;
+
+	memset(&m, 0, sizeof(m));
+	m.email = pm_text_arg(fcinfo, 0);
+	m.usage_type = pm_text_arg(fcinfo, 1);
+	pm_check_message(&m);
+	pm_check_connector_name(connector_name);
+	connector = pm_connector(connector_name, false);
+	pm_require_usage_type(connector, m.usage_type);
+	limits = send_limits(&connector->policy);
+	pm_fold_address(m.email);
+	result->time = pm_send_wait(connector_name, m.email, m.usage_type, &limits,
+								GetCurrentTimestamp(),
+								&resend) * USECS_PER_SEC;
+	PG_RETURN_INTERVAL_P(result);
 }

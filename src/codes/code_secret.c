@@ -23,10 +23,6 @@
 #include "codes/code_secret.h"
 #include "settings/code_key.h"
 
-/* Digits of a code, see config_options.c */
-#define CODE_MIN	4
-#define CODE_MAX	12
-
 /* Random bytes of a token, and what they are written with */
 #define TOKEN_BYTES (PM_TOKEN_LENGTH / 4 * 3)
 #define TOKEN_ALPHABET \
@@ -84,14 +80,30 @@ pm_make_token(char *token)
 	explicit_bzero(bytes, sizeof(bytes));
 }
 
-/* Whether something, perhaps NULL, can be a code. */
+/*
+ * The code that somebody has typed, who may have grouped its digits with blanks
+ * or hyphens.
+ *
+ * typed: or NULL
+ * code:  gets it; room for PM_CODE_MAX + 1 bytes
+ *
+ * False if it cannot be one.
+ */
 bool
-pm_well_formed_code(const char *code)
+pm_typed_code(const char *typed, char *code)
 {
-	size_t		len = code ? strlen(code) : 0;
+	int			n = 0;
 
-	return len >= CODE_MIN && len <= CODE_MAX &&
-		strspn(code, "0123456789") == len;
+	for (; typed && *typed; typed++)
+	{
+		if (strchr(" \t\r\n-", *typed))
+			continue;
+		if (*typed < '0' || *typed > '9' || n == PM_CODE_MAX)
+			return false;
+		code[n++] = *typed;
+	}
+	code[n] = '\0';
+	return n >= PM_CODE_MIN;
 }
 
 /* Whether something, perhaps NULL, can be a token. */
@@ -153,24 +165,34 @@ hmac_end(pg_hmac_ctx *ctx, unsigned char *hmac)
 	pg_hmac_free(ctx);
 }
 
+static void
+hmac_add_int64(pg_hmac_ctx *ctx, int64 number)
+{
+	uint64		bytes = pg_hton64((uint64) number);
+
+	hmac_add(ctx, &bytes, sizeof(bytes));
+}
+
 /*
- * What is kept of a code: of its digits, and of whom and what they are for.
+ * What is kept of a code: of its digits, and of whom and what they are for,
+ * and how long.
  *
  * key:  the connector's, PM_CODE_KEY bytes
  * hmac: room for PM_CODE_HMAC bytes
  */
 void
-pm_code_hmac(const unsigned char *key, const PmCode *code, const char *digits,
-			 unsigned char *hmac)
+pm_code_hmac(PmHmacForm form, const unsigned char *key, const PmCode *code,
+			 const char *digits, unsigned char *hmac)
 {
 	pg_hmac_ctx *ctx = hmac_begin(key);
-	uint64		id = pg_hton64((uint64) code->id);
 
-	hmac_add_text(ctx, "code");
+	hmac_add_text(ctx, form == PM_HMAC_1_0 ? "code" : "code 1.1");
 	hmac_add_text(ctx, code->connector);
 	hmac_add_text(ctx, code->usage_type);
 	hmac_add_text(ctx, code->address);
-	hmac_add(ctx, &id, sizeof(id));
+	hmac_add_int64(ctx, code->id);
+	if (form != PM_HMAC_1_0)
+		hmac_add_int64(ctx, code->expires_at);
 	hmac_add_text(ctx, digits);
 	hmac_end(ctx, hmac);
 }
@@ -180,15 +202,35 @@ pm_code_hmac(const unsigned char *key, const PmCode *code, const char *digits,
  * known when the token comes back; otherwise as pm_code_hmac.
  */
 void
-pm_token_hmac(const unsigned char *key, const char *connector,
-			  const char *usage_type, const char *token, unsigned char *hmac)
+pm_token_hmac(PmHmacForm form, const unsigned char *key,
+			  const char *connector, const char *usage_type,
+			  const char *token, unsigned char *hmac)
 {
 	pg_hmac_ctx *ctx = hmac_begin(key);
 
-	hmac_add_text(ctx, "token");
+	hmac_add_text(ctx, form == PM_HMAC_1_0 ? "token" : "token 1.1");
 	hmac_add_text(ctx, connector);
 	hmac_add_text(ctx, usage_type);
 	hmac_add_text(ctx, token);
+	hmac_end(ctx, hmac);
+}
+
+/*
+ * The rest of what a token is bound to, of which the row says what it is:
+ * whose it is, and how long.  As pm_code_hmac.
+ */
+void
+pm_token_seal(const unsigned char *key, const PmCode *code,
+			  unsigned char *hmac)
+{
+	pg_hmac_ctx *ctx = hmac_begin(key);
+
+	hmac_add_text(ctx, "seal");
+	hmac_add(ctx, code->hmac, PM_CODE_HMAC);
+	hmac_add_text(ctx, code->address);
+	hmac_add_text(ctx, code->email);
+	hmac_add_int64(ctx, code->id);
+	hmac_add_int64(ctx, code->expires_at);
 	hmac_end(ctx, hmac);
 }
 

@@ -15,16 +15,22 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/errors.h"
 #include "base/owner.h"
 #include "codes/attempts.h"
 #include "codes/code_secret.h"
@@ -34,42 +40,68 @@
 /* Class of our advisory locks; PostgreSQL's own functions use 1 and 2. */
 #define LOCK_CLASS 0x504D
 
-#define CODE_COLUMNS "id, address, usage_type, email, hmac, created_at, expires_at"
+/* How long to wait for one, ms */
+#define LOCK_WAIT		5000
+#define LOCK_WAIT_TEXT	CppAsString2(LOCK_WAIT)
 
-static PmStatement find_code = {
-	"SELECT " CODE_COLUMNS " FROM @.postmark_codes WHERE connector" PM_EQ "$1"
-	" AND address" PM_EQ "$2 AND usage_type" PM_EQ "$3"
-	" AND token" PM_EQ "false",
-	3, {TEXTOID, TEXTOID, TEXTOID}
+#define CODE_COLUMNS \
+	"id, address, usage_type, email, hmac, created_at, expires_at, xmin"
+#define OF_RECIPIENT \
+	" WHERE connector" PM_EQ "$1 AND address" PM_EQ "$2" \
+	" AND usage_type" PM_EQ "$3 AND token" PM_EQ "$4"
+
+/* Newest first: they are made one after another, under a lock. */
+static PmStatement find_codes = {
+	"SELECT " CODE_COLUMNS ", seal FROM @.postmark_codes" OF_RECIPIENT
+	" ORDER BY created_at DESC, id DESC",
+	4, {TEXTOID, TEXTOID, TEXTOID, BOOLOID},
+	"SELECT " CODE_COLUMNS ", NULL FROM @.postmark_codes" OF_RECIPIENT
 };
 static PmStatement find_token = {
-	"SELECT " CODE_COLUMNS " FROM @.postmark_codes WHERE hmac" PM_EQ "$1"
-	" AND token",
-	1, {BYTEAOID}
+	"SELECT " CODE_COLUMNS ", seal FROM @.postmark_codes"
+	" WHERE hmac" PM_EQ "$1 AND token",
+	1, {BYTEAOID},
+	"SELECT " CODE_COLUMNS ", NULL FROM @.postmark_codes"
+	" WHERE hmac" PM_EQ "$1 AND token"
 };
-static PmStatement supersede = {
-	"DELETE FROM @.postmark_codes WHERE connector" PM_EQ "$1"
-	" AND address" PM_EQ "$2 AND usage_type" PM_EQ "$3 AND token" PM_EQ "$4",
-	4, {TEXTOID, TEXTOID, TEXTOID, BOOLOID}
+
+/* Messages that left, or may have */
+static PmStatement find_mailed = {
+	"SELECT id FROM @.postmark_history WHERE id" PM_EQ "ANY ($1)"
+	" AND status" PM_NE
+	"ALL (ARRAY['failed', 'expired', 'cancelled', 'suppressed'])",
+	1, {INT8ARRAYOID}
 };
 static PmStatement insert_code = {
 	"INSERT INTO @.postmark_codes (id, connector, address, usage_type, token,"
+	" email, hmac, created_at, expires_at, seal)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+	10, {INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTOID, BYTEAOID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, BYTEAOID},
+	"INSERT INTO @.postmark_codes (id, connector, address, usage_type, token,"
 	" email, hmac, created_at, expires_at)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-	9, {INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTOID, BYTEAOID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID}
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 };
-static PmStatement delete_code = {
-	"DELETE FROM @.postmark_codes WHERE id" PM_EQ "$1", 1, {INT8OID}
+static PmStatement delete_codes = {
+	"DELETE FROM @.postmark_codes WHERE id" PM_EQ "ANY ($1)",
+	1, {INT8ARRAYOID}
+};
+static PmStatement take_codes = {
+	"DELETE FROM @.postmark_codes" OF_RECIPIENT " RETURNING id",
+	4, {TEXTOID, TEXTOID, TEXTOID, BOOLOID}
 };
 
+/* Codes of a recipient and usage type that may wait to be mailed */
+#define CODES_WAITING 3
+
 /*
- * Messages that were never sent do not count.  A suppressed one does: nothing
- * arrives there, and asking again does not help.
+ * Messages that expired or were cancelled do not count.  Those do that Postmark
+ * did not take: asking again does not help, and the payload of whoever asks may
+ * be why.
  */
 #define SENT \
 	"COALESCE((SELECT h.status FROM @.postmark_history AS h WHERE h.id" PM_EQ \
-	"s.id), 'queued')" PM_NE "ALL (ARRAY['failed', 'expired', 'cancelled'])"
+	"s.id), 'queued')" PM_NE "ALL (ARRAY['expired', 'cancelled'])"
 
 static PmStatement nth_send = {
 	"SELECT s.sent_at FROM @.postmark_sends AS s WHERE s.connector" PM_EQ "$1"
@@ -169,8 +201,62 @@ get_time(HeapTuple tuple, TupleDesc desc, int column)
 }
 
 /*
+ * Wait for a lock, not longer than LOCK_WAIT; false if it was in vain.  A
+ * lock_timeout of the session that is shorter holds, and is an error as ever.
+ */
+static bool
+wait_for_lock(const LOCKTAG *tag)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool locked = true;
+
+	if (LockTimeout > 0 && LockTimeout <= LOCK_WAIT)
+	{
+		(void) LockAcquire(tag, ExclusiveLock, false, false);
+		return true;
+	}
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int			level = NewGUCNestLevel();
+
+		(void) set_config_option("lock_timeout", LOCK_WAIT_TEXT, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+								 false);
+		(void) LockAcquire(tag, ExclusiveLock, false, false);
+		AtEOXact_GUC(false, level);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
+		locked = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return locked;
+}
+
+/*
  * Lock what the first eight bytes of a name stand for until the end of the
  * transaction.  Names are HMACs, so nobody can make two that collide.
+ *
+ * Who has the lock may be a transaction that somebody forgot, or a prepared
+ * one; so the wait is bounded, and in vain it is PM007.
  */
 void
 pm_code_lock(const unsigned char *name)
@@ -180,7 +266,15 @@ pm_code_lock(const unsigned char *name)
 
 	memcpy(key, name, sizeof(key));
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, key[0], key[1], LOCK_CLASS);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL &&
+		!wait_for_lock(&tag))
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_TOO_MANY),
+				 errmsg("another transaction issues or uses a code of this recipient"),
+				 errdetail("It has not ended within %d seconds.",
+						   LOCK_WAIT / 1000),
+				 errhint("Look for sessions that are idle in transaction in pg_stat_activity, and for transactions in pg_prepared_xacts."),
+				 errhidestmt(true)));
 }
 
 /*
@@ -217,48 +311,133 @@ pm_code_key(const char *connector, bool create, unsigned char *key)
 	return found;
 }
 
-/* The row of CODE_COLUMNS that was found, if any; text in "context". */
+/*
+ * Read a row of CODE_COLUMNS and seal; text is palloc'd in "context".  Returns
+ * whether a transaction made it that has ended: until then a code can't be
+ * known to whom it is for, and guesses would be free for whoever rolls it back.
+ */
 static bool
-read_code(PmCode *code, MemoryContext context)
+read_code(HeapTuple tuple, TupleDesc desc, PmCode *code, MemoryContext context)
 {
-	HeapTuple	tuple;
-	TupleDesc	desc;
 	bool		isnull;
+	Datum		xmin;
 
-	if (SPI_processed == 0)
-		return false;
-	tuple = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
 	code->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	code->address = MemoryContextStrdup(context, SPI_getvalue(tuple, desc, 2));
 	code->usage_type = MemoryContextStrdup(context,
 										   SPI_getvalue(tuple, desc, 3));
 	code->email = MemoryContextStrdup(context, SPI_getvalue(tuple, desc, 4));
+	if (!get_bytes(tuple, desc, 5, code->hmac, PM_CODE_HMAC))
+		memset(code->hmac, 0, PM_CODE_HMAC);
 	code->created_at = get_time(tuple, desc, 6);
 	code->expires_at = get_time(tuple, desc, 7);
-	return get_bytes(tuple, desc, 5, code->hmac, PM_CODE_HMAC);
+	xmin = SPI_getbinval(tuple, desc, 8, &isnull);
+	code->sealed = get_bytes(tuple, desc, 9, code->seal, PM_CODE_HMAC);
+	return !TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
 }
 
-/* Find the code of a folded address; false if there is none. */
-bool
-pm_code_find(const char *connector, const char *address,
-			 const char *usage_type, PmCode *code)
+static Datum
+id_array(const PmCode *codes, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(codes[i].id);
+	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/*
+ * How many of somebody's codes, newest first, are good: up to the first whose
+ * mail has left.  *mailed becomes whether there is such a one.
+ */
+static int
+count_good(const PmCode *codes, int n, bool *mailed)
+{
+	Datum		values[1];
+	int			good;
+
+	*mailed = false;
+	if (n == 0)
+		return 0;
+	values[0] = id_array(codes, n);
+	pm_execute_now(&find_mailed, values, true);
+	for (good = 0; good < n && !*mailed; good++)
+	{
+		uint64		row;
+		bool		isnull;
+
+		for (row = 0; row < SPI_processed; row++)
+			if (DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row],
+											SPI_tuptable->tupdesc, 1,
+											&isnull)) == codes[good].id)
+				*mailed = true;
+	}
+	return good;
+}
+
+static void
+recipient_values(const PmCode *of, Datum *values)
+{
+	values[0] = CStringGetTextDatum(of->connector);
+	values[1] = CStringGetTextDatum(of->address);
+	values[2] = CStringGetTextDatum(of->usage_type);
+	values[3] = BoolGetDatum(of->token);
+}
+
+/*
+ * All codes of a recipient, usage type and kind, newest first, with those of
+ * open transactions where "own" is true.  Returns an array, palloc'd in
+ * "context", and its length in *n.
+ */
+static PmCode *
+read_codes(const PmCode *of, bool own, MemoryContext context, int *n)
+{
+	Datum		values[4];
+	PmCode	   *codes;
+	uint64		row;
+
+	recipient_values(of, values);
+	pm_execute_now(&find_codes, values, true);
+	codes = MemoryContextAllocZero(context,
+								   sizeof(PmCode) * Max(SPI_processed, 1));
+	*n = 0;
+	for (row = 0; row < SPI_processed; row++)
+	{
+		PmCode	   *code = &codes[*n];
+
+		code->connector = of->connector;
+		code->token = of->token;
+		if (read_code(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, code,
+					  context) || own)
+			(*n)++;
+	}
+	return codes;
+}
+
+/*
+ * Find the codes that are good, or tokens: the one that was mailed last, and
+ * those whose mail has not left yet, newest first.
+ *
+ * of: connector, address (folded), usage_type and token count
+ *
+ * Returns an array, palloc'd, and its length in *n.
+ */
+PmCode *
+pm_codes_find(const PmCode *of, int *n)
 {
 	MemoryContext context = CurrentMemoryContext;
 	PmOwnerScope scope;
-	Datum		values[3];
-	bool		found;
+	PmCode	   *codes;
+	bool		mailed;
 
 	pm_connect_owner(&scope);
-	values[0] = CStringGetTextDatum(connector);
-	values[1] = CStringGetTextDatum(address);
-	values[2] = CStringGetTextDatum(usage_type);
-	pm_execute_now(&find_code, values, true);
-	memset(code, 0, sizeof(*code));
-	code->connector = connector;
-	found = read_code(code, context);
+	codes = read_codes(of, false, context, n);
+	if (*n > 1)
+		*n = count_good(codes, *n, &mailed);
 	pm_disconnect_owner(&scope);
-	return found;
+	return codes;
 }
 
 /* Find a token by its HMAC; false if there is none. */
@@ -275,25 +454,60 @@ pm_token_find(const unsigned char *hmac, PmCode *code)
 	pm_execute_now(&find_token, values, true);
 	memset(code, 0, sizeof(*code));
 	code->token = true;
-	found = read_code(code, context);
+	found = SPI_processed == 1 &&
+		read_code(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, code, context);
 	pm_disconnect_owner(&scope);
 	return found;
 }
 
-/* Store a code in place of the one that address and usage type had. */
+/*
+ * Delete the codes that the next one of the recipient supersedes.  That which
+ * was mailed last stays good until the mail of a newer one leaves; of those
+ * that wait to leave the newest stay.
+ */
+static void
+supersede(const PmCode *by)
+{
+	Datum		values[1];
+	PmCode	   *codes;
+	PmCode	   *superseded;
+	int			nsuperseded = 0;
+	int			good = 0;
+	bool		mailed = false;
+	int			n;
+	int			i;
+
+	codes = read_codes(by, true, CurrentMemoryContext, &n);
+	if (n == 0)
+		return;
+
+	/* 1.0 has room for one */
+	if (pm_sql_version() > PM_SQL_1_0)
+		good = count_good(codes, n, &mailed);
+	superseded = palloc(sizeof(PmCode) * n);
+	for (i = 0; i < n; i++)
+	{
+		bool		last_mailed = mailed && i == good - 1;
+
+		if (i >= good || (i >= CODES_WAITING && !last_mailed))
+			superseded[nsuperseded++] = codes[i];
+	}
+	if (nsuperseded == 0)
+		return;
+	values[0] = id_array(superseded, nsuperseded);
+	pm_execute_now(&delete_codes, values, false);
+}
+
+/* Store a code in place of those that it supersedes. */
 void
 pm_code_put(const PmCode *code)
 {
 	PmOwnerScope scope;
-	Datum		values[9];
+	Datum		values[10];
+	char		nulls[] = "          ";
 
 	pm_connect_owner(&scope);
-	values[0] = CStringGetTextDatum(code->connector);
-	values[1] = CStringGetTextDatum(code->address);
-	values[2] = CStringGetTextDatum(code->usage_type);
-	values[3] = BoolGetDatum(code->token);
-	pm_execute_now(&supersede, values, false);
-
+	supersede(code);
 	values[0] = Int64GetDatum(code->id);
 	values[1] = CStringGetTextDatum(code->connector);
 	values[2] = CStringGetTextDatum(code->address);
@@ -303,22 +517,33 @@ pm_code_put(const PmCode *code)
 	values[6] = bytes_datum(code->hmac, PM_CODE_HMAC);
 	values[7] = TimestampTzGetDatum(code->created_at);
 	values[8] = TimestampTzGetDatum(code->expires_at);
-	pm_execute_now(&insert_code, values, false);
+	values[9] = bytes_datum(code->seal, PM_CODE_HMAC);
+	nulls[9] = code->sealed ? ' ' : 'n';
+	pm_execute(&insert_code, values, nulls, 0);
 	pm_disconnect_owner(&scope);
 }
 
-/* Use a code up; false if it is there no more. */
+/*
+ * Use a code up, and with it all others of its recipient, usage type and kind;
+ * false if it is there no more.
+ */
 bool
-pm_code_take(int64 id)
+pm_code_take(const PmCode *code)
 {
 	PmOwnerScope scope;
-	Datum		values[1];
-	bool		taken;
+	Datum		values[4];
+	bool		taken = false;
+	uint64		row;
+	bool		isnull;
 
 	pm_connect_owner(&scope);
-	values[0] = Int64GetDatum(id);
-	pm_execute_now(&delete_code, values, false);
-	taken = SPI_processed == 1;
+	recipient_values(code, values);
+	pm_execute_now(&take_codes, values, false);
+	for (row = 0; row < SPI_processed; row++)
+		if (DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row],
+										SPI_tuptable->tupdesc, 1,
+										&isnull)) == code->id)
+			taken = true;
 	pm_disconnect_owner(&scope);
 	return taken;
 }

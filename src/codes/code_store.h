@@ -38,11 +38,10 @@ typedef struct PmSendLimits
 extern void pm_code_key_hold(void);
 extern bool pm_code_key(const char *connector, bool create,
 						unsigned char *key);
-extern bool pm_code_find(const char *connector, const char *address,
-						 const char *usage_type, PmCode *code);
+extern PmCode *pm_codes_find(const PmCode *of, int *n);
 extern bool pm_token_find(const unsigned char *hmac, PmCode *code);
 extern void pm_code_put(const PmCode *code);
-extern bool pm_code_take(int64 id);
+extern bool pm_code_take(const PmCode *code);
 extern int	pm_send_wait(const char *connector, const char *address,
 						 const char *usage_type, const PmSendLimits *limits,
 						 TimestampTz now, bool *resend);

@@ -72,62 +72,115 @@ reserve(PmCounter *counters, int n)
 	return reservation == PM_RESERVED;
 }
 
+/* Whether these digits are the code's, in time that does not tell how far. */
+static bool
+is_code(const unsigned char *key, const PmCode *code, const char *digits)
+{
+	unsigned char hmac[PM_CODE_HMAC];
+	unsigned char hmac_1_0[PM_CODE_HMAC];
+	bool		right;
+	bool		right_1_0;
+
+	pm_code_hmac(PM_HMAC_1_1, key, code, digits, hmac);
+	pm_code_hmac(PM_HMAC_1_0, key, code, digits, hmac_1_0);
+	right = timingsafe_bcmp(hmac, code->hmac, PM_CODE_HMAC) == 0;
+	right_1_0 = timingsafe_bcmp(hmac_1_0, code->hmac, PM_CODE_HMAC) == 0;
+	return right | right_1_0;
+}
+
+/*
+ * Do for a code that is not there what is done for a wrong guess at one that
+ * is, so that the time does not tell.  The counters are nobody's.
+ */
+static void
+guess_at_nothing(const unsigned char *key, const unsigned char *address_name,
+				 const PmCode *of, const char *digits)
+{
+	PmCounter	counters[2];
+	int			i;
+
+	memset(counters, 0, sizeof(counters));
+	for (i = 0; i < 2; i++)
+	{
+		counters[i].name[0] = PM_COUNTER_NONE;
+		memcpy(counters[i].name + 1, address_name + i, PM_COUNTER_NAME - 1);
+		counters[i].limit = PG_INT32_MAX;
+		counters[i].until = DT_NOEND;
+	}
+	if (reserve(counters, 2))
+	{
+		(void) is_code(key, of, digits);
+		(void) pm_attempts_give_back(counters, 2);
+	}
+	pm_wake_database(MyDatabaseId, PM_WAKE_ATTEMPTS);
+}
+
 /* Verify a well-formed code. */
 static const char *
-verify_code(const char *email, const char *usage_type, const char *digits,
+verify_code(const char *address, const char *usage_type, const char *digits,
 			const char *connector_name)
 {
 	unsigned char key[PM_CODE_KEY] = {0};
 	unsigned char address_name[PM_CODE_HMAC];
-	unsigned char hmac[PM_CODE_HMAC];
-	PmCounter	counters[2];
-	const PmConnector *connector;
-	int			connector_number;
-	PmPolicy	policy;
-	PmCode		code;
-	char	   *address = pstrdup(email);
+	const PmConnector *connector = pm_connector(connector_name, false);
+	PmPolicy	policy = connector->policy;
+	int			connector_number = connector->number;
+	PmCounter  *counters;
+	PmCode		of;
+	PmCode	   *codes;
 	TimestampTz now;
-	bool		found;
-	bool		right;
+	bool		has_key;
+	bool		right = false;
+	int			ncounters = 0;
+	int			good = 0;
+	int			n;
+	int			i;
 
-	connector = pm_connector(connector_name, false);
-	policy = connector->policy;
-	connector_number = connector->number;
-	pm_fold_address(address);
+	pm_require_usage_type(connector, usage_type);
+	memset(&of, 0, sizeof(of));
+	of.connector = connector_name;
+	of.address = pstrdup(address);
+	of.usage_type = usage_type;
+	pm_fold_address(of.address);
 
 	/* Without a key nothing was issued, and the rest is done all the same */
-	found = pm_code_key(connector_name, false, key);
-	found = pm_code_find(connector_name, address, usage_type, &code) && found;
-	code.address = address;
-	code.usage_type = unconstify(char *, usage_type);
-	pm_address_hmac(key, connector_name, address, address_name);
+	has_key = pm_code_key(connector_name, false, key);
+	codes = pm_codes_find(&of, &n);
+	pm_address_hmac(key, connector_name, of.address, address_name);
+	now = GetCurrentTimestamp();
+	for (i = 0; i < n && has_key; i++)
+		if (codes[i].expires_at > now)
+			codes[good++] = codes[i];
+	if (good == 0)
+	{
+		guess_at_nothing(key, address_name, &of, digits);
+		return has_key && n > 0 ? "expired" : "not_found";
+	}
 
-	memset(counters, 0, sizeof(counters));
+	/* One attempt of the address, and one of each code that is guessed at */
+	counters = palloc0(sizeof(PmCounter) * (good + 1));
 	counters[0].name[0] = PM_COUNTER_ADDRESS;
 	memcpy(counters[0].name + 1, address_name, PM_COUNTER_NAME - 1);
 	counters[0].limit = policy.verify_limit;
 	counters[0].window = policy.verify_window * USECS_PER_SEC;
-
-	/* Not by its id, which a new extension or a failover may give again */
-	counters[1].name[0] = PM_COUNTER_CODE;
-	memcpy(counters[1].name + 1, code.hmac, PM_COUNTER_NAME - 1);
-	counters[1].limit = policy.code_max_attempts;
-	counters[1].until = code.expires_at + PM_CODES_GRACE * USECS_PER_SEC;
-
-	now = GetCurrentTimestamp();
-	if (!found || code.expires_at <= now)
+	for (i = 0; i < good && !right; i++)
 	{
-		pm_counters_load(counters, 2);
-		pm_code_hmac(key, &code, digits, hmac);
-		(void) timingsafe_bcmp(hmac, code.hmac, PM_CODE_HMAC);
-		return found ? "expired" : "not_found";
-	}
+		PmCounter  *counter = &counters[Max(ncounters, 1)];
 
-	if (!reserve(counters, 2))
-		return "exhausted";
-	pm_code_hmac(key, &code, digits, hmac);
+		/* Not by its id, which a new extension or a failover may give again */
+		memset(counter, 0, sizeof(*counter));
+		counter->name[0] = PM_COUNTER_CODE;
+		memcpy(counter->name + 1, codes[i].hmac, PM_COUNTER_NAME - 1);
+		counter->limit = policy.code_max_attempts;
+		counter->until = codes[i].expires_at + PM_CODES_GRACE * USECS_PER_SEC;
+		if (ncounters == 0 ? !reserve(counters, 2) : !reserve(counter, 1))
+			continue;
+		ncounters = Max(ncounters, 1) + 1;
+		right = is_code(key, &codes[i], digits);
+	}
 	explicit_bzero(key, sizeof(key));
-	right = timingsafe_bcmp(hmac, code.hmac, PM_CODE_HMAC) == 0;
+	if (ncounters == 0)
+		return "exhausted";
 	if (!right)
 	{
 		pm_wake_database(MyDatabaseId, PM_WAKE_ATTEMPTS);
@@ -140,21 +193,39 @@ verify_code(const char *email, const char *usage_type, const char *digits,
 	 * Whoever has used it up, and may yet roll back, holds the lock.  A wait
 	 * for it may be cancelled, and has spent no attempt then.
 	 */
-	if (pm_attempts_give_back(counters, 2))
+	if (pm_attempts_give_back(counters, ncounters))
 		pm_wake_database(MyDatabaseId, PM_WAKE_ATTEMPTS);
 	pm_code_lock(address_name);
-	return pm_code_take(code.id) ? "verified" : "not_found";
+	return pm_code_take(&codes[i - 1]) ? "verified" : "not_found";
+}
+
+/* An address as a form would hand it on: without blanks around it. */
+static char *
+trim(char *address)
+{
+	static const char blanks[] = " \t\r\n\f\v";
+	size_t		len;
+
+	address += strspn(address, blanks);
+	len = strlen(address);
+	while (len > 0 && strchr(blanks, address[len - 1]))
+		len--;
+	address[len] = '\0';
+	return address;
 }
 
 /*
  * postmark_verify_code(email, usage_type, code, connector) returns text
  *
- * Never NULL.  PM001 without preload, or if there is no such connector.
+ * Never NULL.  PM001 without preload, or if there is no such connector, PM002
+ * for a usage type that is neither known nor configured, PM007 if a right code
+ * is being used or replaced by a transaction that does not end.
  */
 static Datum
 postmark_verify_code_hidden(PG_FUNCTION_ARGS)
 {
 	const char *verdict = "mismatch";
+	char		digits[PM_CODE_MAX + 1];
 	char	   *email;
 	char	   *usage_type;
 	char	   *code;
@@ -173,51 +244,98 @@ postmark_verify_code_hidden(PG_FUNCTION_ARGS)
 	usage_type = pm_text_arg(fcinfo, 1);
 	code = pm_text_arg(fcinfo, 2);
 	connector = pm_text_arg(fcinfo, 3);
+	if (email)
+		email = trim(email);
 	if (email && well_formed(email, usage_type, connector) &&
-		pm_well_formed_code(code))
-		verdict = verify_code(email, usage_type, code, connector);
+		pm_typed_code(code, digits))
+		verdict = verify_code(email, usage_type, digits, connector);
 	PG_RETURN_TEXT_P(cstring_to_text(verdict));
 }
 
-/* Verify a well-formed token; *email becomes whose it is, if it is verified. */
+/* Find a token that is good; false if there is none. */
+static bool
+find_token(const unsigned char *key, const char *token, const char *usage_type,
+		   const char *connector_name, PmCode *code)
+{
+	unsigned char hmac[PM_CODE_HMAC];
+	PmCode	   *good;
+	int			n;
+	int			i;
+
+	pm_token_hmac(PM_HMAC_1_1, key, connector_name, usage_type, token, hmac);
+	if (pm_token_find(hmac, code))
+	{
+		/* Whoever may edit the table cannot make it another's, or last */
+		pm_token_seal(key, code, hmac);
+		if (!code->sealed ||
+			timingsafe_bcmp(hmac, code->seal, PM_CODE_HMAC) != 0)
+			return false;
+	}
+	else
+	{
+		pm_token_hmac(PM_HMAC_1_0, key, connector_name, usage_type, token,
+					  hmac);
+		if (!pm_token_find(hmac, code))
+			return false;
+	}
+	code->connector = connector_name;
+	code->usage_type = usage_type;
+
+	/* A newer one may have been mailed */
+	good = pm_codes_find(code, &n);
+	for (i = 0; i < n; i++)
+		if (good[i].id == code->id)
+			return true;
+	return false;
+}
+
+/*
+ * Verify a well-formed token, and use it up if "consume" says so; *email
+ * becomes whose it is, if it is verified.
+ */
 static const char *
 verify_token(const char *token, const char *usage_type,
-			 const char *connector_name, char **email)
+			 const char *connector_name, bool consume, char **email)
 {
 	unsigned char key[PM_CODE_KEY] = {0};
 	unsigned char address_name[PM_CODE_HMAC];
-	unsigned char hmac[PM_CODE_HMAC];
 	PmCode		code;
 	bool		found;
 
-	(void) pm_connector(connector_name, false);
-	found = pm_code_key(connector_name, false, key);
-	pm_token_hmac(key, connector_name, usage_type, token, hmac);
-	found = pm_token_find(hmac, &code) && found;
+	pm_require_usage_type(pm_connector(connector_name, false), usage_type);
+	found = pm_code_key(connector_name, false, key) &&
+		find_token(key, token, usage_type, connector_name, &code);
+	if (found)
+		pm_address_hmac(key, connector_name, code.address, address_name);
+	explicit_bzero(key, sizeof(key));
 	if (!found)
 		return "not_found";
 	if (code.expires_at <= GetCurrentTimestamp())
 		return "expired";
 
-	pm_address_hmac(key, connector_name, code.address, address_name);
-	explicit_bzero(key, sizeof(key));
-	pm_code_lock(address_name);
-	if (!pm_code_take(code.id))
-		return "not_found";
+	if (consume)
+	{
+		pm_code_lock(address_name);
+		if (!pm_code_take(&code))
+			return "not_found";
+	}
 	*email = code.email;
 	return "verified";
 }
 
 /*
- * postmark_verify_token(token, usage_type, connector)
+ * postmark_verify_token(token, usage_type, connector, consume)
  * returns table (verdict text, email text)
  *
- * Always one row.  PM001 if there is no such connector.
+ * Always one row.  Errors as those of postmark_verify_code, but it needs no
+ * preload.  1.0's has no "consume".
  */
 static Datum
 postmark_verify_token_hidden(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		consume = PG_NARGS() < 4 || PG_ARGISNULL(3) ||
+		PG_GETARG_BOOL(3);
 	const char *verdict = "mismatch";
 	char	   *email = NULL;
 	char	   *token;
@@ -226,14 +344,15 @@ postmark_verify_token_hidden(PG_FUNCTION_ARGS)
 	Datum		values[2];
 	bool		nulls[2] = {false, true};
 
-	PreventCommandIfReadOnly("postmark_verify_token()");
+	if (consume)
+		PreventCommandIfReadOnly("postmark_verify_token()");
 	InitMaterializedSRF(fcinfo, 0);
 	token = pm_text_arg(fcinfo, 0);
 	usage_type = pm_text_arg(fcinfo, 1);
 	connector = pm_text_arg(fcinfo, 2);
 	if (pm_well_formed_token(token) &&
 		well_formed(NULL, usage_type, connector))
-		verdict = verify_token(token, usage_type, connector, &email);
+		verdict = verify_token(token, usage_type, connector, consume, &email);
 
 	values[0] = CStringGetTextDatum(verdict);
 	values[1] = (Datum) 0;

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "base/errors.h"
 #include "base/nearest.h"
 #include "base/text.h"
@@ -148,21 +149,25 @@ pm_find_template(const PmConnector *connector, const char *usage_type,
 	return found;
 }
 
-/*
- * Like pm_find_template, but PM002 if there is none.
- */
-const PmTemplate *
-pm_require_template(const PmConnector *connector, const char *usage_type,
-					const char *locale)
+/* Whether a usage type is one of Logto's, or the connector has a template. */
+static bool
+is_expected(const PmConnector *connector, const char *usage_type)
 {
-	const PmTemplate *found = pm_find_template(connector, usage_type, locale);
-	PmNearest	nearest;
-	bool		expected;
-	bool		showable;
 	int			i;
 
-	if (found)
-		return found;
+	for (i = 0; i < connector->ntemplates; i++)
+		if (strcmp(connector->templates[i].usage_type, usage_type) == 0)
+			return true;
+	return is_known_usage_type(usage_type);
+}
+
+pg_noreturn static void
+raise_no_template(const PmConnector *connector, const char *usage_type)
+{
+	PmNearest	nearest;
+	bool		expected = is_expected(connector, usage_type);
+	bool		showable;
+	int			i;
 
 	/*
 	 * Somebody who mixes up the arguments hands in a code here.  No usage
@@ -171,16 +176,11 @@ pm_require_template(const PmConnector *connector, const char *usage_type,
 	showable = isalpha((unsigned char) usage_type[0]) &&
 		strlen(usage_type) <= PM_USAGE_TYPE_MAX && !pm_has_control(usage_type);
 
-	expected = is_known_usage_type(usage_type);
 	pm_nearest_begin(&nearest, showable ? usage_type : "");
 	for (i = 0; i < USAGE_TYPES; i++)
 		pm_nearest_consider(&nearest, pm_usage_types[i].name);
 	for (i = 0; i < connector->ntemplates; i++)
-	{
 		pm_nearest_consider(&nearest, connector->templates[i].usage_type);
-		if (strcmp(connector->templates[i].usage_type, usage_type) == 0)
-			expected = true;
-	}
 
 	ereport(ERROR,
 			(errcode(PM_ERRCODE_NO_TEMPLATE),
@@ -196,5 +196,26 @@ pm_require_template(const PmConnector *connector, const char *usage_type,
 			 errhint("Perhaps you meant the usage type \"%s\".", nearest.best) :
 			 errhint("Configure a template for it, or use \"%s\".", GENERIC),
 			 errhidestmt(true)));
-	return NULL;				/* not reached */
+}
+
+/*
+ * Like pm_find_template, but PM002 if there is none.
+ */
+const PmTemplate *
+pm_require_template(const PmConnector *connector, const char *usage_type,
+					const char *locale)
+{
+	const PmTemplate *found = pm_find_template(connector, usage_type, locale);
+
+	if (found == NULL)
+		raise_no_template(connector, usage_type);
+	return found;
+}
+
+/* Refuse a usage type that is neither known nor configured: PM002. */
+void
+pm_require_usage_type(const PmConnector *connector, const char *usage_type)
+{
+	if (!is_expected(connector, usage_type))
+		raise_no_template(connector, usage_type);
 }

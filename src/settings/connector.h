@@ -123,5 +123,7 @@ extern const PmTemplate *pm_find_template(const PmConnector *connector,
 extern const PmTemplate *pm_require_template(const PmConnector *connector,
 											 const char *usage_type,
 											 const char *locale);
+extern void pm_require_usage_type(const PmConnector *connector,
+								  const char *usage_type);
 
 #endif							/* PM_CONNECTOR_H */
