@@ -19,7 +19,6 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -40,6 +39,7 @@
 #include "queue/batch.h"
 #include "queue/enqueue.h"
 #include "queue/message_check.h"
+#include "queue/message_id.h"
 #include "queue/origin.h"
 #include "queue/queue_session.h"
 #include "queue/row_insert.h"
@@ -258,7 +258,7 @@ admit(PmMessage *m, bool has_expiry)
 		warn_if_stuck(connector);
 	}
 	lane = PM_LANE(connector->number, template->priority);
-	m->id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
+	m->id = pm_next_message_id();
 	pm_note_message(lane, m->id);
 	pm_stats_note(connector->number, connector->name, PM_COUNT_QUEUED, 1);
 	return lane;
@@ -443,6 +443,7 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 	TimestampTz from = now;
 	const PmConnector *connector;
 	const PmTemplate *template;
+	int32		lane;
 
 	/* A row that was replicated was mailed where it comes from. */
 	if (IsLogicalWorker())
@@ -468,13 +469,14 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 							 false);
 	template = pm_require_template(connector, m->usage_type, m->locale);
 	m->connector = pstrdup(connector->name);
-	m->id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
 	m->created_at = now;
 	m->due_at = from;
 	if (expires_in == NULL)
 		m->expires_at = default_expiry(from, template, m->code != NULL);
 	warn_if_stuck(connector);
-	pm_deferred_insert(m, PM_LANE(connector->number, template->priority));
+	lane = PM_LANE(connector->number, template->priority);
+	m->id = pm_next_message_id();
+	pm_deferred_insert(m, lane);
 	return m->id;
 }
 

@@ -356,9 +356,7 @@ pm_history_purge(PmHistoryPosition *position, TimestampTz before, int limit,
 	int			n;
 	int			i;
 
-	/* No plan may depend on statistics */
-	(void) set_config_option("enable_seqscan", "off", PGC_SUSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
+	/* The index has the order: no plan is to look dearer for want of numbers */
 	(void) set_config_option("enable_bitmapscan", "off", PGC_SUSET,
 							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 

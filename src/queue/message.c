@@ -21,6 +21,7 @@
 #include "base/errors.h"
 #include "base/times.h"
 #include "base/wait_event.h"
+#include "queue/message_id.h"
 #include "queue/queue_session.h"
 #include "queue/state.h"
 #include "settings/config_store.h"

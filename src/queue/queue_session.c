@@ -16,7 +16,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "executor/spi.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
@@ -104,9 +103,6 @@ static PmStatement unfinished_deferred = {
 	"SELECT 1 FROM @.postmark_deferred WHERE lane" PM_EQ "ANY ($1)"
 	" AND (due_at" PM_LE "$3 OR (attempts" PM_GT "0 AND id" PM_LE "$2))",
 	3, {INT4ARRAYOID, INT8OID, TIMESTAMPTZOID}
-};
-static PmStatement last_id = {
-	"SELECT last_value FROM @.postmark_message_id_seq", 0, {0}
 };
 
 /* Whether a query has a row under the given snapshot; the row is kept. */
@@ -471,22 +467,6 @@ pm_connector_unfinished(int number, int64 upto, TimestampTz due)
 	result = found(&unfinished_queue, values, snapshot) ||
 		found(&unfinished_deferred, values, snapshot);
 	UnregisterSnapshot(snapshot);
-	pm_disconnect_owner(&scope);
-	return result;
-}
-
-/* The last id that was given to a message. */
-int64
-pm_last_message_id(void)
-{
-	PmOwnerScope scope;
-	bool		isnull;
-	int64		result;
-
-	pm_connect_owner(&scope);
-	pm_execute(&last_id, NULL, NULL, 0);
-	result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-										 SPI_tuptable->tupdesc, 1, &isnull));
 	pm_disconnect_owner(&scope);
 	return result;
 }

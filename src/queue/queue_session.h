@@ -20,6 +20,5 @@ extern bool pm_message_cancel(int64 id);
 extern bool pm_message_requeue(int64 id);
 extern char *pm_message_status(int64 id, bool *own);
 extern bool pm_connector_unfinished(int number, int64 upto, TimestampTz due);
-extern int64 pm_last_message_id(void);
 
 #endif							/* PM_QUEUE_SESSION_H */

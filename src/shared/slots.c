@@ -60,6 +60,7 @@ pm_slots_init(void *place, LWLock *lock, bool found)
 	{
 		SpinLockInit(&shared->slots[i].mutex);
 		pg_atomic_init_u32(&shared->slots[i].stop, 0);
+		pg_atomic_init_u64(&shared->slots[i].free_ids, 0);
 		ConditionVariableInit(&shared->slots[i].finished);
 	}
 }
@@ -108,6 +109,7 @@ pm_take_slot(Oid database)
 		slot->exit = PM_EXIT_UNKNOWN;
 		slot->generation++;
 		pg_atomic_write_u32(&slot->stop, 0);
+		pg_atomic_write_u64(&slot->free_ids, 0);
 		SpinLockAcquire(&slot->mutex);
 		memset(&slot->pending, 0, sizeof(slot->pending));
 		memset(slot->quiet, 0, sizeof(slot->quiet));
@@ -262,6 +264,51 @@ pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet)
 	slot->announced = !may;
 	SpinLockRelease(&slot->mutex);
 	return may;
+}
+
+/* See that free_ids is at least "from", having been "known". */
+static void
+raise_ids(PmSlot *slot, uint64 known, uint64 from)
+{
+	while (known < from &&
+		   !pg_atomic_compare_exchange_u64(&slot->free_ids, &known, from))
+		;
+}
+
+/* From where on no message of this database has an id; 0: not known. */
+int64
+pm_free_ids(void)
+{
+	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
+
+	return slot ? (int64) pg_atomic_read_u64(&slot->free_ids) : 0;
+}
+
+/*
+ * Whether that is known, and an id that the sequence has just given is among
+ * the free ones, as it should be.  From then on it is not.
+ */
+bool
+pm_id_is_free(int64 id)
+{
+	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
+	uint64		known = slot ? pg_atomic_read_u64(&slot->free_ids) : 0;
+
+	if (known == 0 || (uint64) id < known)
+		return false;
+	raise_ids(slot, known, (uint64) id + 1);
+	return true;
+}
+
+/* The ids of this database's messages are known: there is none above "upto". */
+void
+pm_ids_given(int64 upto)
+{
+	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
+
+	if (slot)
+		raise_ids(slot, pg_atomic_read_u64(&slot->free_ids),
+				  (uint64) upto + 1);
 }
 
 /* PID of the worker of a database, 0 if it has none that is ready. */

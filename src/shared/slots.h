@@ -62,6 +62,8 @@ typedef struct PmSlot
 	uint64		changes;		/* of settings, and resumes, so far */
 	uint64		answered;		/* of these it is known what came of them */
 	pg_atomic_uint32 stop;		/* the worker is to end */
+	pg_atomic_uint64 free_ids;	/* from it on no id was given to a message; 0:
+								 * not known yet */
 	ConditionVariable finished; /* messages were finished, or states changed */
 } PmSlot;
 
@@ -110,6 +112,9 @@ extern bool pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet);
 extern void pm_note_first(Oid database);
 extern bool pm_noted_first(Oid database);
 extern void pm_forget_first(Oid database);
+extern int64 pm_free_ids(void);
+extern bool pm_id_is_free(int64 id);
+extern void pm_ids_given(int64 upto);
 extern pid_t pm_worker_pid(Oid database);
 extern bool pm_database_held(Oid database);
 extern bool pm_no_process_left(void);

@@ -171,9 +171,6 @@ give_back_body(void *arg)
 	if (SPI_processed > 0)
 		return;
 
-	/* No plan may depend on statistics: it is to be the index */
-	(void) set_config_option("enable_seqscan", "off", PGC_SUSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
 	outcome = OUT_NOT_EMPTY;
 	why = "there are messages in it";
 	if (any_messages(&took))

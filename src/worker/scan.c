@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "queue/message_id.h"
 #include "queue/origin.h"
 #include "queue/queue.h"
 #include "settings/config_store.h"
@@ -57,11 +58,13 @@ typedef struct Step
 static void load_body(void *arg);
 static void take_over_body(void *arg);
 static void templates_body(void *arg);
+static void ids_body(void *arg);
 static void rescan_body(void *arg);
 
 static Step load = {"read its settings", load_body};
 static Step take_over = {"see what was under way", take_over_body};
 static Step templates = {"see which messages have a template", templates_body};
+static Step ids = {"see which ids messages have", ids_body};
 static Step rescan = {"scan the queue", rescan_body};
 
 static bool ready;				/* settings were read, and what an earlier
@@ -132,7 +135,7 @@ pm_scan_next(void)
 PmMoment
 pm_scan_retry(void)
 {
-	const Step *steps[] = {&load, &take_over, &templates, &rescan};
+	const Step *steps[] = {&load, &take_over, &templates, &ids, &rescan};
 	PmMoment	next = PM_NEVER;
 	int			i;
 
@@ -178,6 +181,13 @@ static void
 templates_body(void *arg)
 {
 	pm_deferred_retry_templates();
+}
+
+/* Sessions compare theirs with them. */
+static void
+ids_body(void *arg)
+{
+	pm_ids_given(Max(pm_highest_message_id(), pm_last_message_id()));
 }
 
 /* The lanes that have messages */
@@ -318,7 +328,7 @@ pm_scan(PmMoment now)
 	}
 	tried = take_over.wanted && take_over.at <= now;
 	if (run_step(&take_over, now))
-		ready = true;
+		ready = ids.wanted = true;
 	else if (tried)
 	{
 		int			i;
@@ -332,6 +342,7 @@ pm_scan(PmMoment now)
 	if (!ready)
 		return;
 	(void) run_step(&templates, now);
+	(void) run_step(&ids, now);
 	if (rescan.wanted && rescan.at <= now)
 	{
 		bool		found;

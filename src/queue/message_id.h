@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * message_id.h
+ *		The ids of messages.
+ *
+ * src/queue/message_id.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PM_MESSAGE_ID_H
+#define PM_MESSAGE_ID_H
+
+extern int64 pm_next_message_id(void);
+extern int64 pm_last_message_id(void);
+extern int64 pm_highest_message_id(void);
+
+#endif							/* PM_MESSAGE_ID_H */
