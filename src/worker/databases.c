@@ -15,8 +15,10 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
@@ -118,6 +120,24 @@ owned_database(const char *name)
 		? oid : InvalidOid;
 }
 
+/* What the server has for this is static in the older releases of 15. */
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		may = superuser();
+
+	if (may)
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		may = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return may;
+}
+
 /* The template of CREATE DATABASE, if the user may copy it. */
 static Oid
 template_database(const CreatedbStmt *stmt)
@@ -136,7 +156,7 @@ template_database(const CreatedbStmt *stmt)
 			name = defGetString(option);
 	}
 	oid = get_database_oid(name, true);
-	if (!OidIsValid(oid) || !have_createdb_privilege())
+	if (!OidIsValid(oid) || !may_create_databases())
 		return InvalidOid;
 	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
 	if (!HeapTupleIsValid(tuple))

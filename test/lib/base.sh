@@ -47,7 +47,7 @@ clean_environment()
 {
     local name
 
-    for name in $(compgen -e | grep -E '^(PG|LC_)' | grep -vE '^(PG_TEST_TIMEOUT_DEFAULT|PG_MAJOR)$'); do
+    for name in $(compgen -e | grep -E '^(PG|LC_)' | grep -vE '^(PG_TEST_TIMEOUT_DEFAULT|PG_MAJOR|PG_OLD_MAJOR)$'); do
         unset "$name"
     done
     unset LANGUAGE CDPATH GREP_OPTIONS PERL5OPT PYTHONHOME PYTHONPATH MAKEFLAGS

@@ -78,7 +78,7 @@ build_with()
             make -C "$dir" -j "$(nproc)" CC="$compiler" WERROR=-Werror \
                 PG_CONFIG="$DEBIAN_PG/bin/pg_config" "$@" >"$log" 2>&1
     ) 9<"$dir" || {
-        grep -E -A 6 'error|warning|\*\*\*' "$log" | head -n 60 || tail -n 30 "$log"
+        grep -E -A 6 ': (fatal )?(error|warning): |\*\*\*' "$log" | head -n 60 | grep . || tail -n 30 "$log"
         say "$compiler: the build failed"
         return 1
     }
@@ -99,7 +99,7 @@ build_and_install()
     cp -r "$DEBIAN_PG/bin" "$PREFIX$DEBIAN_PG/bin"
     cp -rs "$DEBIAN_PG/lib" "$PREFIX$DEBIAN_PG/lib"
     cp -rs "$DEBIAN_SHARE/." "$share/"
-    ln -s /usr/include "$PREFIX/usr/include"
+    ln -sfn /usr/include "$PREFIX/usr/include"
     rm -f "$PREFIX$DEBIAN_PG/lib/postmark_connector.so" \
         "$share"/extension/postmark_connector{.control,--*.sql}
 

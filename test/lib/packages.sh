@@ -27,10 +27,7 @@ choose_postgres()
         { refresh_lists && find_postgres offered "${majors[@]}"; } ||
         die "PostgreSQL ${wanted:-$served} would serve, but it is not installed and no package source of this machine has it"
 
-    # shellcheck disable=SC2034
-    DEBIAN_PG=/usr/lib/postgresql/$PG_MAJOR
-    # shellcheck disable=SC2034
-    DEBIAN_SHARE=/usr/share/postgresql/$PG_MAJOR
+    take_postgres "$PG_MAJOR"
 
     # To build, and to run with the sandbox. The tools of build-essential are
     # named one by one: its C++ compiler is of no use here.
@@ -50,6 +47,16 @@ choose_postgres()
         python3-flask python3-psycopg python3-pytest)
     # shellcheck disable=SC2034
     PACKAGES_NODE=(nodejs node-pg)
+}
+
+# take_postgres MAJOR
+take_postgres()
+{
+    PG_MAJOR=$1
+    # shellcheck disable=SC2034
+    DEBIAN_PG=/usr/lib/postgresql/$1
+    # shellcheck disable=SC2034
+    DEBIAN_SHARE=/usr/share/postgresql/$1
 }
 
 # find_postgres HOW MAJOR...: sets PG_MAJOR to the first that is there

@@ -72,6 +72,7 @@ my $json = JSON::PP->new->canonical->allow_nonref;
 Makes a server and starts it.  Options: B<sandbox>, whose address api_url is
 (required unless B<conf> sets one); B<conf>, further lines of postgresql.conf;
 B<init>, a hash for C<init>, for instance C<< { allows_streaming => 1 } >>;
+B<install_path>, an installation of another version;
 B<start> and B<prepare>, both true: false leaves the server stopped, or the
 database C<postgres> without the extension.
 
@@ -89,9 +90,10 @@ sub new
 	my $init = delete $opts{init} // {};
 	my $start = delete $opts{start} // 1;
 	my $prepare = delete $opts{prepare} // $start;
+	my @install = map { (install_path => $_) } delete $opts{install_path} // ();
 	croak "unknown option: " . join(', ', sort keys %opts) if %opts;
 
-	my $self = $class->SUPER::new($name);
+	my $self = $class->SUPER::new($name, @install);
 	$self->{postmark_sandbox} = $sandbox;
 	$self->init(%$init);
 	$self->append_conf('postgresql.conf', <<"CONF");
