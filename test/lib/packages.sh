@@ -33,7 +33,7 @@ choose_postgres()
     # named one by one: its C++ compiler is of no use here.
     # shellcheck disable=SC2034  # read by the scripts that source this file
     PACKAGES_RUN=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR" libcurl4-openssl-dev
-        gcc libc6-dev make python3 python3-aiohttp python3-pystache)
+        gcc libc6-dev make python3 python3-aiohttp tzdata)
 
     # To test as well. A clang, for the second compile check, is a dependency
     # of postgresql-server-dev, but it is we who call it.

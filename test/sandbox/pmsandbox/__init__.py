@@ -8,6 +8,7 @@ api        Postmark's endpoints
 validation what Postmark checks in a message before it accepts it
 addresses  the syntax of addresses and address lists
 templates  the templates of the server, and rendering
+mustachio  the language they are written in
 suppressions  inactive recipients
 fates      which addresses bounce, and as what
 feedback   what became of messages: bounces, complaints, deliveries

@@ -212,7 +212,11 @@ class PostmarkApi:
         count, offset = query.get("count", ""), query.get("offset", "")
         if not count.isdecimal() or not offset.isdecimal() or int(count) > 500:
             raise PostmarkError(1100, "'Count' (at most 500) and 'Offset' are required.")
-        return self._world.templates.listing(int(offset), int(count), query.get("templatetype", "All"))
+        return self._world.templates.listing(int(offset), int(count), query.get("templatetype", "All"),
+                                             query.get("layouttemplate"))
+
+    def _validate_template(self, call):
+        return self._world.templates.validate(_document(call))
 
     def _create_template(self, call):
         return self._world.templates.create(_document(call)).summary()

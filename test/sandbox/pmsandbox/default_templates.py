@@ -20,45 +20,45 @@ Nobody outside this machine received this mail.
 
 _HTML = """\
 <h1 style="font-size:1.25rem">%(title)s</h1>
-<p>%(lead)s</p>
-{{#code}}<p style="font-size:2rem;letter-spacing:.25rem"><strong>{{code}}</strong></p>{{/code}}
-{{#link}}<p><a href="{{link}}">{{link}}</a></p>{{/link}}
+<p>%(before)s{{#code}}%(with_code)s {{/code}}{{#link}}%(with_link)s {{/link}}%(otherwise)s</p>
+{{#code}}<p style="font-size:2rem;letter-spacing:.25rem"><strong>{{.}}</strong></p>{{/code}}
+{{#link}}<p><a href="{{.}}">{{.}}</a></p>{{/link}}
 """
 
 _TEXT = """\
 %(title)s
 
-%(lead)s
+%(before)s{{#code}}%(with_code)s {{/code}}{{#link}}%(with_link)s {{/link}}%(otherwise)s
 {{#code}}
 
-    {{code}}
+    {{.}}
 {{/code}}
 {{#link}}
 
-{{link}}
+{{.}}
 {{/link}}
 """
 
+_ORGANIZATION = "{{#organization.name}} to %s{{.}}{{/organization.name}}"
+_NOT_YOU = "If that was not you, ignore this mail."
+
+# alias, name, title, subject with a code, what comes first, what the code or the link is for, what comes last
 _STANDARD = (
-    ("logto-register", "Register", "Welcome", "{{code}} is your sign-up code",
-     "Use this code to finish creating your account."),
-    ("logto-sign-in", "Sign in", "Sign in", "{{code}} is your sign-in code",
-     "Use this code to sign in. If that was not you, ignore this mail."),
-    ("logto-forgot-password", "Forgot password", "Reset your password",
-     "{{code}} is your password reset code", "Use this code to choose a new password."),
-    ("logto-generic", "Generic", "Your verification code", "{{code}} is your verification code",
-     "Use this code to go on."),
+    ("logto-register", "Register", "Welcome", "is your sign-up code", "", "finish creating your account", ""),
+    ("logto-sign-in", "Sign in", "Sign in", "is your sign-in code", "", "sign in", _NOT_YOU),
+    ("logto-forgot-password", "Forgot password", "Reset your password", "is your password reset code", "",
+     "choose a new password", _NOT_YOU),
+    ("logto-generic", "Generic", "Your verification code", "is your verification code", "", "go on", ""),
     ("logto-organization-invitation", "Organization invitation", "You are invited",
-     "You are invited{{#organization.name}} to {{organization.name}}{{/organization.name}}",
-     "Somebody invited you{{#organization.name}} to join {{organization.name}}{{/organization.name}}."),
+     None, "Somebody invited you" + _ORGANIZATION % "join " + ". ", "accept", ""),
     ("logto-user-permission-validation", "User permission validation", "Confirm that it is you",
-     "{{code}} confirms that it is you", "Use this code to confirm a change of your account."),
+     "confirms that it is you", "", "confirm a change of your account", ""),
     ("logto-bind-new-identifier", "Bind new identifier", "Confirm your address",
-     "{{code}} confirms your address", "Use this code to add this address to your account."),
-    ("logto-mfa-verification", "MFA verification", "Second step", "{{code}} is your second-step code",
-     "Use this code as the second step of signing in."),
-    ("logto-bind-mfa", "Bind MFA", "Turn on mail as second step", "{{code}} turns on the second step",
-     "Use this code to turn on verification by mail."),
+     "confirms your address", "", "add this address to your account", ""),
+    ("logto-mfa-verification", "MFA verification", "Second step", "is your second-step code", "",
+     "take the second step of signing in", _NOT_YOU),
+    ("logto-bind-mfa", "Bind MFA", "Turn on mail as second step", "turns on the second step", "",
+     "turn on verification by mail", ""),
 )
 
 
@@ -66,7 +66,10 @@ def default_templates():
     """Template documents, in the JSON shape of POST /templates."""
     yield {"Alias": LAYOUT_ALIAS, "Name": "Sandbox layout", "TemplateType": "Layout",
            "HtmlBody": _LAYOUT_HTML, "TextBody": _LAYOUT_TEXT}
-    for alias, name, title, subject, lead in _STANDARD:
-        words = {"title": title, "lead": lead}
+    for alias, name, title, with_code, before, purpose, otherwise in _STANDARD:
+        words = {"title": title, "before": before, "otherwise": otherwise,
+                 "with_code": f"Use this code to {purpose}.", "with_link": f"Follow this link to {purpose}."}
+        subject = f"{{{{#code}}}}{{{{.}}}} {with_code}{{{{/code}}}}{{{{^code}}}}{title}{{{{/code}}}}" \
+            if with_code else title + _ORGANIZATION % ""
         yield {"Alias": alias, "Name": name, "Subject": subject, "LayoutTemplate": LAYOUT_ALIAS,
                "HtmlBody": _HTML % words, "TextBody": _TEXT % words}

@@ -8,14 +8,16 @@ class PostmarkError(Exception):
     in value and mean different things.
     """
 
-    def __init__(self, error_code, message, status=422):
+    def __init__(self, error_code, message, status=422, errors=None):
         super().__init__(message)
+        self.errors = errors
         self.error_code = error_code
         self.message = message
         self.status = status
 
     def body(self):
-        return {"ErrorCode": self.error_code, "Message": self.message}
+        body = {"ErrorCode": self.error_code, "Message": self.message}
+        return body if self.errors is None else {**body, "Errors": [error.body() for error in self.errors]}
 
 
 class ControlError(Exception):

@@ -4,9 +4,10 @@ Two layers, because they fail differently in a batch: a field of the wrong type
 spoils the whole request (`check_types`), anything else refuses the one message
 (`MessageChecker.check`).
 """
+import base64
 import json
 
-from .addresses import parse_list, parse_mailbox
+from .addresses import is_address, parse_list, parse_mailbox
 from .errors import PostmarkError
 
 MAX_BATCH = 500
@@ -18,6 +19,9 @@ MAX_TAG = 1000
 MAX_METADATA_FIELDS = 10
 MAX_METADATA_NAME = 20
 MAX_METADATA_VALUE = 80
+FORBIDDEN_ATTACHMENTS = frozenset(
+    "vbs exe bin bat chm com cpl crt hlp hta inf ins isp jse lnk mdb pcd pif reg scr sct shs vbe vba wsf wsh wsl msc "
+    "msi msp mst".split())
 TRACK_LINKS = ("None", "HtmlAndText", "HtmlOnly", "TextOnly")
 
 _FIELD_TYPES = {
@@ -61,23 +65,39 @@ class MessageChecker:
 
     def check(self, item, templated):
         """Return a Verdict, or raise PostmarkError for this one message."""
-        self._check_sender(item.get("From"))
-        recipients = recipients_of(item)
-        _check_options(item)
-        _check_metadata(item.get("Metadata"))
-        stream = self._check_stream(item.get("MessageStream") or "outbound")
-        if templated:
-            template = self._check_template(item)
-        else:
-            template = _check_content(item)
+        try:
+            self._check_sender(item)
+            recipients = recipients_of(item)
+            _check_options(item)
+            _check_metadata(item)
+            _check_attachments(item)
+            stream = self._check_stream(item)
+            template = self._check_template(item) if templated else _check_content(item)
+        except PostmarkError as error:
+            raise self._with_the_others(error, item, templated) from None
         note = self._check_active(stream, recipients)
         return Verdict(recipients, template, stream, note)
 
-    def _check_sender(self, sender):
+    def _with_the_others(self, first, item, templated):
+        """An error, or ErrorCode 11 for it and those that would come after it."""
+        errors = []
+        for check in (self._check_sender, recipients_of, _check_options, _check_metadata, _check_attachments,
+                      self._check_stream, self._check_template if templated else _check_content):
+            try:
+                check(item)
+            except PostmarkError as error:
+                errors.append(error)
+        if len(errors) < 2:
+            return first
+        return PostmarkError(11, "Multiple errors occurred. Inspect the 'Errors' property for more information.",
+                             errors=errors)
+
+    def _check_sender(self, item):
+        sender = item.get("From") or ""
         try:
-            address = parse_mailbox(sender or "")[1].lower()
+            address = parse_mailbox(sender)[1].lower()
         except ValueError:
-            raise PostmarkError(300, f"Invalid 'From' address: '{sender or ''}'.") from None
+            raise PostmarkError(300, _wrong_address("From", sender)) from None
         if self._settings.unconfirmed.match(address):
             raise PostmarkError(401, f"The Sender Signature for '{address}' is not confirmed.")
         if not self._settings.confirmed.match(address):
@@ -86,7 +106,8 @@ class MessageChecker:
                                      "in order to be able to use it in the 'From' field of your "
                                      "messages.")
 
-    def _check_stream(self, name):
+    def _check_stream(self, item):
+        name = item.get("MessageStream") or "outbound"
         stream = self._settings.streams.get(name)
         if stream is None:
             raise PostmarkError(1235, "The 'MessageStream' provided does not exist on this server.")
@@ -100,9 +121,10 @@ class MessageChecker:
                 raise PostmarkError(1123, f"The field '{field}' is not allowed with a template.")
         alias, template_id = item.get("TemplateAlias"), item.get("TemplateId")
         if not alias and template_id is None:
-            raise PostmarkError(1120, "The field 'TemplateAlias' or 'TemplateId' is required.")
+            raise PostmarkError(1101, "The Template's 'TemplateId' or 'Alias' associated with this request is "
+                                      "not valid or was not found.")
         if item.get("TemplateModel") is None:
-            raise PostmarkError(1109, "The field 'TemplateModel' is required.")
+            raise PostmarkError(1120, "The field 'TemplateModel' is required.")
         template = self._templates.get(alias or template_id)
         if not template.active or template.template_type != "Standard":
             raise PostmarkError(1101, "The Template associated with this request is not active or is "
@@ -132,7 +154,7 @@ def recipients_of(item):
         try:
             found.extend(address for _, address in parse_list(value))
         except ValueError as error:
-            raise PostmarkError(300, f"Invalid '{field}' address: '{error}'.") from None
+            raise PostmarkError(300, _wrong_address(field, str(error))) from None
     if not found or not item.get("To"):
         raise PostmarkError(300, "Zero recipients specified")
     if len(found) > MAX_RECIPIENTS:
@@ -140,13 +162,37 @@ def recipients_of(item):
     return found
 
 
+def _wrong_address(field, text):
+    """What Postmark says of it: what it can't parse, and what it can and does not take."""
+    address = text.rpartition("<")[2].partition(">")[0].strip() if "<" in text else text.strip()
+    if "@" not in address:
+        return f"Error parsing '{field}': Illegal email address '{address}'. It must contain the '@' symbol."
+    domain = address.rpartition("@")[2]
+    if not is_address(f"a@{domain}"):
+        return f"Error parsing '{field}': Illegal email domain '{domain}' in address '{address}'."
+    return f"Invalid '{field}' address: '{text}'."
+
+
+def _check_attachments(item):
+    for attachment in item.get("Attachments") or ():
+        if not isinstance(attachment, dict) or not all(
+                isinstance(attachment.get(key), str) and attachment[key] for key in ("Name", "Content", "ContentType")):
+            raise PostmarkError(300, "Each of 'Attachments' has a 'Name', 'Content' and 'ContentType'.")
+        if attachment["Name"].rpartition(".")[2].lower() in FORBIDDEN_ATTACHMENTS:
+            raise PostmarkError(411, f"The attachment file type of '{attachment['Name']}' is not allowed.")
+        try:
+            base64.b64decode(attachment["Content"], validate=True)
+        except ValueError:
+            raise PostmarkError(300, f"The 'Content' of the attachment '{attachment['Name']}' is not base64.") from None
+
+
 def _check_options(item):
     reply_to = item.get("ReplyTo")
     if reply_to:
         try:
             parse_list(reply_to)
-        except ValueError:
-            raise PostmarkError(300, f"Invalid 'ReplyTo' address: '{reply_to}'.") from None
+        except ValueError as error:
+            raise PostmarkError(300, _wrong_address("ReplyTo", str(error))) from None
     tag = item.get("Tag")
     if tag and len(tag) > MAX_TAG:
         raise PostmarkError(300, f"'Tag' may have at most {MAX_TAG} characters.")
@@ -159,7 +205,8 @@ def _check_options(item):
             raise PostmarkError(300, "Each of 'Headers' has a 'Name' and a 'Value'.")
 
 
-def _check_metadata(metadata):
+def _check_metadata(item):
+    metadata = item.get("Metadata")
     if not metadata:
         return
     if len(metadata) > MAX_METADATA_FIELDS:
@@ -176,6 +223,9 @@ def _check_metadata(metadata):
 
 def _check_content(item):
     """The bodies of a message that has no template; such a message has no Template."""
+    for field in ("TemplateId", "TemplateAlias", "TemplateModel"):
+        if item.get(field) is not None:
+            raise PostmarkError(1123, f"The field '{field}' is not allowed without a template.")
     bodies = [item.get("HtmlBody"), item.get("TextBody")]
     if not any(bodies):
         raise PostmarkError(300, "Provide either email TextBody or HtmlBody or both.")
