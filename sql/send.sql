@@ -66,8 +66,9 @@ SELECT * FROM test.send_with('{"status": 422, "error_code": 406, "message": "Ina
 SELECT * FROM test.send_with('{"status": 422, "error_code": 300, "message": "Invalid: 493021 and sesame"}');
 SELECT * FROM test.send_with('{"status": 200, "error_code": 300, "message": "Invalid."}');
 SELECT * FROM test.send_with('{"status": 422, "error_code": 412, "message": "Pending approval."}');
-SELECT * FROM test.send_with('{"status": 413}');
+SELECT * FROM test.send_with('{"status": 413, "error_code": 300}');
 -- PM006
+SELECT * FROM test.send_with('{"status": 413}');
 SELECT * FROM test.send_with('{"status": 401}');
 SELECT * FROM test.send_with('{"status": 401, "error_code": 10, "message": "The token sandbox-token is bad."}');
 SELECT * FROM test.send_with('{"status": 422, "error_code": 400, "message": "No such sender."}');

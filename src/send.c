@@ -107,7 +107,7 @@ send_message(const PmConnector *connector, const PmMessage *m)
 
 	request = pm_api_start_send(connector, token, &body, NULL);
 	pm_http_perform(request, &result);
-	pm_api_read_send(&result, &verdict);
+	pm_api_read_send(&result, m->email, &verdict);
 	pm_http_release(request);
 	pfree(body.data);
 

@@ -23,6 +23,7 @@
 #include <ctype.h>
 #include <limits.h>
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
@@ -64,6 +65,20 @@ typedef enum AnswerTo
 
 static const char not_postmarks[] =
 "the answer is not in the form that Postmark documents";
+
+static const char foreign[] =
+"this is not Postmark's API, whose answers have an ErrorCode";
+static const char came_early[] =
+"the answer came before the request was sent";
+
+/* How many bytes of an answer that is not Postmark's are shown */
+#define SEEN_MAX		80
+
+/*
+ * A request of so many bytes is too large for nobody: who says so of it says
+ * so of all.
+ */
+#define SMALL_REQUEST	(16 * 1024)
 
 /*
  * Requests
@@ -419,6 +434,7 @@ init_verdict(PmVerdict *verdict, const PmHttpResult *result,
 	verdict->text = text ? pstrdup(text) : NULL;
 	verdict->message_id = NULL;
 	verdict->retry_after_ms = result->retry_after_ms;
+	verdict->foreign = false;
 }
 
 /*
@@ -429,6 +445,89 @@ static char *
 shown(const char *text)
 {
 	return pm_network_text(text, strlen(text));
+}
+
+/*
+ * Is a result about this recipient, as far as it says?  A refusal need not
+ * name one.
+ */
+static bool
+is_about(const PmJson *object, const char *to)
+{
+	const char *named = pm_json_string(object, "To");
+
+	return named == NULL || pg_strcasecmp(named, to) == 0;
+}
+
+/*
+ * Cut text in place to at most "max" bytes, behind a whole word: half of a
+ * secret that it repeats could not be found to be masked.
+ */
+static void
+cut_words(char *text, int max)
+{
+	static const char dots[] = "...";
+	int			len = strlen(text);
+
+	if (len <= max)
+		return;
+	len = pg_mbcliplen(text, len, max - (int) strlen(dots));
+	while (len > 0 && text[len] != ' ')
+		len--;
+	strcpy(text + len, dots);
+}
+
+/*
+ * What came in place of an answer of Postmark's: "what" that means, then its
+ * media type, and its first words without markup, as far as they can be shown.
+ * Not those of what a question was answered with: Postmark tells the tokens of
+ * a server to whom it knows.
+ */
+static char *
+describe(const char *what, const PmHttpResult *result, AnswerTo to)
+{
+	char	   *words;
+	char	   *type = pstrdup(result->media_type ? result->media_type :
+							   "no media type");
+	size_t		len = 0;
+	bool		in_markup = false;
+	bool		gap = true;		/* nothing but space since a line or tag */
+	char	   *text;
+	size_t		i;
+
+	cut_words(type, SEEN_MAX);
+	if (to == TO_QUERY && result->status < 300)
+		return psprintf("%s: %s", what, type);
+
+	words = palloc(result->reply_len + 1);
+
+	/* Spaces within a line stay: they may be part of what has to be masked. */
+	for (i = 0; i < result->reply_len; i++)
+	{
+		char		c = result->reply[i];
+
+		if (c == '<')
+			in_markup = true;
+		if (in_markup || (c >= '\0' && c < ' '))
+		{
+			if (!gap)
+				words[len++] = ' ';
+			gap = true;
+		}
+		else if (c != ' ' || !gap)
+		{
+			words[len++] = c;
+			gap = false;
+		}
+		if (c == '>')
+			in_markup = false;
+	}
+	text = pm_network_text(words, len);
+	pfree(words);
+	cut_words(text, SEEN_MAX);
+	return psprintf("%s: %s%s%s%s", what, type,
+					*text ? ", \"" : "", text,
+					*text ? "\"" : ", no text");
 }
 
 /* MessageID of an object; false if it has none. */
@@ -627,6 +726,111 @@ judge_object(const PmJson *object, AnswerTo to, PmVerdict *verdict)
 	return true;
 }
 
+/* Is a verdict about a message itself, which has to be read for that? */
+static bool
+is_about_message(const PmVerdict *verdict)
+{
+	switch (verdict->outcome)
+	{
+		case PM_SUPPRESSED:
+		case PM_REFUSED:
+		case PM_NO_TEMPLATE:
+			return true;
+		case PM_POISONED:
+			return verdict->http_status != 413;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Judge an answer whose HTTP status is not one of success; json is what it
+ * has, or NULL.
+ *
+ * Only an ErrorCode of Postmark's says anything about a message.  What answers
+ * without one is a proxy, a filter or a portal on the way, and would say the
+ * same of every message: trouble with the way to Postmark.
+ */
+static void
+judge_refusal(const PmHttpResult *result, const PmJson *json, AnswerTo to,
+			  PmVerdict *verdict)
+{
+	long		status = result->status;
+	PmOutcome	by_status;
+	enum
+	{
+		ANY_CODE,				/* the ErrorCode decides */
+		KNOWN_CODE,				/* if it is one that we know */
+		STATUS					/* the status, whatever the ErrorCode */
+	}			decides = STATUS;
+
+	if (status >= 300 && status <= 399)
+		by_status = PM_MISCONFIGURED;
+	else if (status == 401)
+		by_status = PM_MISCONFIGURED;
+	else if (status == 429)
+		by_status = PM_RATE_LIMITED;
+	else if (status == 503)
+		by_status = PM_UNAVAILABLE;
+	else if (status == 413)
+	{
+		/* Who is on the way may know the size of what passes. */
+		by_status = PM_POISONED;
+	}
+	else if (status == 404 || status == 405 || status == 407)
+	{
+		/* Wrong place: not this message's fault, nor any other's. */
+		by_status = PM_MISCONFIGURED;
+		decides = KNOWN_CODE;
+	}
+	else if (status == 408)
+	{
+		/*
+		 * "Request not received in time", but a gateway says so too when the
+		 * server behind it is slow.
+		 */
+		by_status = PM_IN_DOUBT;
+	}
+	else if (status >= 400 && status <= 499)
+	{
+		/* 422 above all, and what Postmark's like would say instead. */
+		by_status = PM_POISONED;
+		decides = ANY_CODE;
+	}
+	else
+	{
+		/* 500, 502, 504 and what has no business here */
+		by_status = PM_IN_DOUBT;
+	}
+
+	verdict->outcome = by_status;
+	if (json && judge_object(json, to, verdict))
+	{
+		PmOutcome	known;
+
+		/*
+		 * Under a 500 and its like an ErrorCode is no proof that nothing was
+		 * accepted, but maintenance is.
+		 */
+		if ((decides == STATUS && verdict->error_code != MAINTENANCE) ||
+			(decides == KNOWN_CODE &&
+			 !pm_api_error_outcome(verdict->error_code, &known)))
+			verdict->outcome = by_status;
+		return;
+	}
+
+	if (decides == ANY_CODE ||
+		(status == 413 && result->sent_len <= SMALL_REQUEST))
+		verdict->outcome = PM_MISCONFIGURED;
+	pfree(verdict->text);
+	if (status >= 300 && status <= 399)
+		verdict->text = pstrdup("the server answered with a redirect, which is not followed: the token would go with it");
+	else
+		verdict->text = describe(verdict->outcome == PM_MISCONFIGURED ?
+								 foreign : not_postmarks, result, to);
+	verdict->foreign = true;
+}
+
 /*
  * Judge an answer by its HTTP status.
  *
@@ -663,82 +867,32 @@ judge(const PmHttpResult *result, AnswerTo to, MemoryContext reading,
 	if (status >= 200 && status <= 299)
 	{
 		if (json && !judge_object(json, to, verdict))
-			return json;
+		{
+			if (!result->early)
+				return json;
+			pfree(verdict->text);
+			verdict->text = pstrdup(came_early);
+		}
+		else if (json == NULL)
+		{
+			pfree(verdict->text);
+			verdict->text = describe(not_postmarks, result, to);
+			verdict->foreign = true;
+		}
 	}
 	else
+		judge_refusal(result, json, to, verdict);
+
+	/*
+	 * Nobody can have read what is not sent yet.  What was said of the
+	 * messages all the same is not about them; that there is something else
+	 * amiss, as the size or the token, may be known from the header.
+	 */
+	if (result->early && is_about_message(verdict))
 	{
-		PmOutcome	by_status;
-		enum
-		{
-			ANY_CODE,			/* the ErrorCode, if there is one, decides */
-			KNOWN_CODE,			/* if there is one that we know */
-			STATUS				/* the status, whatever the ErrorCode */
-		}			decides = STATUS;
-		const char *text = not_postmarks;
-
-		if (status >= 300 && status <= 399)
-		{
-			by_status = PM_MISCONFIGURED;
-			text = "the server answered with a redirect, which is not followed: the token would go with it";
-		}
-		else if (status == 401)
-			by_status = PM_MISCONFIGURED;
-		else if (status == 429)
-			by_status = PM_RATE_LIMITED;
-		else if (status == 503)
-			by_status = PM_UNAVAILABLE;
-		else if (status == 413)
-			by_status = PM_POISONED;
-		else if (status == 404 || status == 405 || status == 407)
-		{
-			/* Wrong place: not this message's fault, nor any other's. */
-			by_status = PM_MISCONFIGURED;
-			decides = KNOWN_CODE;
-		}
-		else if (status == 408)
-		{
-			/*
-			 * "Request not received in time", but a gateway says so too when
-			 * the server behind it is slow.
-			 */
-			by_status = PM_IN_DOUBT;
-		}
-		else if (status >= 400 && status <= 499)
-		{
-			/* 422 above all, and what Postmark's like would say instead. */
-			by_status = PM_POISONED;
-			decides = ANY_CODE;
-		}
-		else
-		{
-			/* 500, 502, 504 and what has no business here */
-			by_status = PM_IN_DOUBT;
-		}
-
-		verdict->outcome = by_status;
-		if (json && judge_object(json, to, verdict))
-		{
-			PmOutcome	known;
-
-			/*
-			 * Under a 500 and its like an ErrorCode is no proof that nothing
-			 * was accepted, but maintenance is.
-			 */
-			if ((decides == STATUS &&
-				 verdict->error_code != MAINTENANCE) ||
-				(decides == KNOWN_CODE &&
-				 !pm_api_error_outcome(verdict->error_code, &known)))
-				verdict->outcome = by_status;
-		}
-		else
-		{
-			const char *message = NULL;
-
-			if (json && json->type == PM_JSON_OBJECT)
-				message = pm_json_string(json, "Message");
-			pfree(verdict->text);
-			verdict->text = message && *message ? shown(message) : pstrdup(text);
-		}
+		pfree(verdict->text);
+		verdict->outcome = PM_IN_DOUBT;
+		verdict->text = pstrdup(came_early);
 	}
 
 	if (to == TO_QUERY)
@@ -775,20 +929,51 @@ judge_success(const PmJson *object, PmVerdict *verdict)
 	*verdict->message_id = id;
 }
 
-/* Read the answer to pm_api_start_send into *verdict.  Raises no errors. */
+/* The answer is to another request: what was sent with it proves nothing. */
+static void
+init_mistaken(PmVerdict *verdict, const PmHttpResult *result)
+{
+	init_verdict(verdict, result, PM_IN_DOUBT,
+				 "the answer is about another recipient");
+}
+
+/*
+ * Read the answer to pm_api_start_send, of a message to the address "to", into
+ * *verdict.  Raises no errors.
+ */
 void
-pm_api_read_send(const PmHttpResult *result, PmVerdict *verdict)
+pm_api_read_send(const PmHttpResult *result, const char *to,
+				 PmVerdict *verdict)
 {
 	MemoryContext reading = begin_reading();
 	const PmJson *json = judge(result, TO_ONE, reading, verdict);
 
-	if (json)
+	if (json && !is_about(json, to))
+		init_mistaken(verdict, result);
+	else if (json)
 		judge_success(json, verdict);
 	MemoryContextDelete(reading);
 }
 
 /*
- * Read the answer to pm_api_start_batch of nmessages messages.
+ * Are the results of a batch about these recipients, in this order?  One that
+ * is not makes all of them another request's: on a connection that is used
+ * again, an answer may come that nobody has waited for.
+ */
+static bool
+are_about(const PmJson *results, const char *const *to)
+{
+	const PmJson *entry;
+
+	for (entry = results->first; entry; entry = entry->next)
+		if (!is_about(entry, *to++))
+			return false;
+	return true;
+}
+
+/*
+ * Read the answer to pm_api_start_batch of nmessages messages, whose addresses
+ * are to[0 .. nmessages - 1].
  *
  * True: items[0 .. nmessages - 1] say what came of each message, in the order
  * of the request.  False: only *whole says something, of all of them; if it
@@ -797,7 +982,7 @@ pm_api_read_send(const PmHttpResult *result, PmVerdict *verdict)
  */
 bool
 pm_api_read_batch(const PmHttpResult *result, int nmessages,
-				  PmVerdict *whole, PmVerdict *items)
+				  const char *const *to, PmVerdict *whole, PmVerdict *items)
 {
 	MemoryContext reading = begin_reading();
 	const PmJson *json;
@@ -831,6 +1016,8 @@ pm_api_read_batch(const PmHttpResult *result, int nmessages,
 		whole->text = psprintf("Postmark answered with %d results for %d messages",
 							   json->nchildren, nmessages);
 	}
+	else if (json->type == PM_JSON_ARRAY && !are_about(json, to))
+		init_mistaken(whole, result);
 	else if (json->type == PM_JSON_ARRAY)
 	{
 		for (i = 0, entry = json->first; i < nmessages; i++, entry = entry->next)

@@ -76,9 +76,11 @@ extern PmHttpRequest *pm_api_start_streams(const PmConnector *connector,
 										   const char *token, void *owner);
 
 /* Answers.  Memory is of the current context. */
-extern void pm_api_read_send(const PmHttpResult *result, PmVerdict *verdict);
+extern void pm_api_read_send(const PmHttpResult *result, const char *to,
+							 PmVerdict *verdict);
 extern bool pm_api_read_batch(const PmHttpResult *result, int nmessages,
-							  PmVerdict *whole, PmVerdict *items);
+							  const char *const *to, PmVerdict *whole,
+							  PmVerdict *items);
 extern void pm_api_read_plain(const PmHttpResult *result, PmVerdict *verdict);
 extern bool pm_api_read_search(const PmHttpResult *result, PmVerdict *verdict,
 							   int64 *total, int *nread, PmFound **found,

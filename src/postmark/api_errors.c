@@ -51,6 +51,8 @@ static const char hint_template[] =
 "Create the template in Postmark, or name another as templateAlias with postmark_configure; postmark_check looks for all of them.";
 static const char hint_model[] =
 "Compare the code and the payload with what the template in Postmark expects.";
+static const char hint_foreign[] =
+"Check the settings postmark_connector.api_url and proxy, and what filters the network in between: what answers there is not Postmark's API.";
 static const char hint_later[] = "Try again later.";
 static const char hint_bug[] =
 "This is not supposed to happen: report the ErrorCode to the authors of postmark_connector.";
@@ -178,6 +180,9 @@ pm_api_hint(const PmVerdict *verdict)
 
 	if (verdict->outcome == PM_IN_DOUBT)
 		return "Look for the message under \"Activity\" in Postmark before sending it again.";
+	if (verdict->foreign && verdict->http_status != 407 &&
+		(verdict->outcome == PM_MISCONFIGURED || verdict->http_status < 300))
+		return hint_foreign;
 
 	/* Where the status decided the ErrorCode is beside the point. */
 	switch (verdict->http_status)
@@ -205,7 +210,7 @@ pm_api_hint(const PmVerdict *verdict)
 	switch (verdict->outcome)
 	{
 		case PM_MISCONFIGURED:
-			return "Check the setting postmark_connector.api_url: what answers there is not Postmark's API.";
+			return hint_foreign;
 		case PM_RATE_LIMITED:
 			return error_codes[find_code(429)].hint;
 		case PM_UNAVAILABLE:

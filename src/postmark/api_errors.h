@@ -42,6 +42,7 @@ typedef struct PmVerdict
 								 * NULL if accepted */
 	pg_uuid_t  *message_id;		/* palloc'd, or NULL */
 	long		retry_after_ms; /* -1: not said */
+	bool		foreign;		/* the answer cannot be Postmark's */
 } PmVerdict;
 
 /* A secret shorter than this is not searched for: it would be everywhere. */

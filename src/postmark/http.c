@@ -23,11 +23,17 @@
  *	 request has a context of its own, child of the caller's, whose reset
  *	 callback takes the transfer out of libcurl.  An ERROR needs no PG_TRY.
  *
- * And one from what we send: a mail must not go out twice.  libcurl repeats a
+ * And two from what we send.  A mail must not go out twice.  libcurl repeats a
  * request by itself when a kept-alive connection turns out dead, so the body
  * is handed out piece by piece by a callback that remembers that it has begun;
  * after that no rewind and no second attempt is allowed.  The same memory
  * tells the caller whether a failed request may have had an effect.
+ *
+ * An answer to another request must not be taken for this one's.  So a kept
+ * connection is looked at before it is written to: if there is anything to be
+ * read, be it an end or an answer that nobody waits for, the request goes out
+ * on a fresh one.  libcurl looks as well, but not each time and not at what
+ * TLS has not opened yet.
  *
  * This is the only file that calls libcurl.
  *
@@ -43,6 +49,8 @@
 
 #include <curl/curl.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -59,6 +67,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
 /*
@@ -77,6 +86,31 @@
 /* Connections kept open, and easy handles kept for the next request. */
 #define PM_KEPT_CONNECTIONS 128
 #define PM_KEPT_HANDLES 64
+
+/*
+ * A connection serves for so many seconds at most, else one under steady
+ * traffic would never learn of another address of the server's.
+ */
+#define PM_CONNECTION_AGE_S 60
+
+/* libcurl's own, which it takes for names that it has looked up, seconds */
+#define PM_NAME_AGE_S 60
+
+/*
+ * A peer may be gone without a word, as behind a router that has forgotten the
+ * connection.  The kernel asks after an idle one, and gives up what has not
+ * been acknowledged for so long: seconds, seconds, times, ms.
+ */
+#define PM_KEEPALIVE_IDLE_S 15
+#define PM_KEEPALIVE_INTERVAL_S 5
+#define PM_KEEPALIVE_COUNT 3
+#define PM_UNACKNOWLEDGED_MS 10000
+
+/*
+ * What the kernel may take of a request and not send yet, bytes: what was
+ * handed out is to be nearly what is on its way.
+ */
+#define PM_UNSENT_BYTES (64 * 1024)
 
 /* What a reply may spend on its header, 1xx replies and trailers included. */
 #define PM_HEADER_MAX_BYTES (64 * 1024)
@@ -115,6 +149,10 @@ struct PmHttpRequest
 	size_t		body_len;
 	size_t		body_read;		/* handed to libcurl so far */
 	bool		went_out;		/* libcurl began to send, headers at least */
+	bool		reused;			/* on a connection that has served before */
+	bool		stale;			/* which turned out not to be fit for it */
+	bool		shortage;		/* this process had no socket for it */
+	bool		early;			/* the reply began before all was handed out */
 
 	/* the reply */
 	char	   *reply;			/* NUL-terminated, or NULL */
@@ -132,6 +170,15 @@ struct PmHttpRequest
 	char		error_buffer[CURL_ERROR_SIZE];
 };
 
+/* A socket of libcurl's, in use or kept. */
+typedef struct PmSocket
+{
+	int			fd;
+	int			local_port;		/* 0: not asked for yet */
+	bool		used;			/* has carried a request */
+	PmMoment	opened_at;
+} PmSocket;
+
 /* All of it made at first use, in the process that uses it. */
 static bool ready = false;
 static bool global_done = false;
@@ -146,6 +193,18 @@ static int	n_kept_handles = 0;
 /* When libcurl wants to be called. */
 static PmMoment timer_due = PM_NEVER;
 
+/* At most as many as the server lets us have. */
+static PmSocket *sockets = NULL;
+static int	n_sockets = 0;
+static int	max_sockets = 0;
+
+/*
+ * What was kept before this moment is not used again: connections, authorities,
+ * addresses of names.
+ */
+static PmMoment forgotten_at = PM_AT_ONCE;
+static TimestampTz reload_seen = 0;
+
 static dlist_head active_requests = DLIST_STATIC_INIT(active_requests);
 static dlist_head done_requests = DLIST_STATIC_INIT(done_requests);
 static int	n_active = 0;
@@ -154,7 +213,9 @@ static void http_setup(void);
 static void http_teardown(void);
 static void request_reset(void *arg);
 static void request_options(PmHttpRequest *request, const PmHttpSpec *spec);
+static void freshness_options(CURL *easy);
 static void add_header(PmHttpRequest *request, const char *line);
+static bool restart(PmHttpRequest *request);
 static void request_finish(PmHttpRequest *request, CURLcode code);
 static void fail_all(CURLMcode code);
 static void drive(bool kick);
@@ -244,6 +305,13 @@ pm_http_start(const PmHttpSpec *spec)
 
 	http_setup();
 
+	/* Whoever reloads the configuration may have replaced a file it names. */
+	if (reload_seen != PgReloadTime)
+	{
+		reload_seen = PgReloadTime;
+		pm_http_forget();
+	}
+
 	context = AllocSetContextCreate(CurrentMemoryContext,
 									"postmark HTTP request",
 									ALLOCSET_DEFAULT_SIZES);
@@ -292,6 +360,34 @@ pm_http_start(const PmHttpSpec *spec)
 	drive(true);
 
 	return request;
+}
+
+/*
+ * pm_http_forget
+ *		Begin afresh: use no connection again that there is now, no
+ *		authorities that were read, no address that was looked up.
+ *
+ * Requests under way go on.  A reload of the configuration does this by
+ * itself.  Raises nothing.
+ */
+void
+pm_http_forget(void)
+{
+	forgotten_at = pm_moment();
+}
+
+/*
+ * pm_http_capacity
+ *		How many requests this process may have under way at a time: as many
+ *		as are certain to get a socket.
+ *
+ * The server lets us have a share of its descriptors.  To connect may take two
+ * of them, one for each family of addresses, and connections are kept.
+ */
+int
+pm_http_capacity(void)
+{
+	return Max(max_safe_fds / 3 / 2, 1);
 }
 
 /*
@@ -354,6 +450,7 @@ pm_http_result(PmHttpRequest *request, PmHttpResult *result)
 {
 	MemoryContext old;
 	const char *text;
+	char	   *type = NULL;
 
 	if (request->state != PM_STATE_DONE && request->state != PM_STATE_TAKEN)
 		elog(ERROR, "HTTP request is not finished");
@@ -363,6 +460,16 @@ pm_http_result(PmHttpRequest *request, PmHttpResult *result)
 	result->reply = request->reply ? request->reply : "";
 	result->reply_len = request->reply_len;
 	result->retry_after_ms = request->retry_after_ms;
+	(void) curl_easy_getinfo(request->easy, CURLINFO_CONTENT_TYPE, &type);
+	if (type)
+	{
+		old = MemoryContextSwitchTo(request->context);
+		result->media_type = pm_network_text(type, strlen(type));
+		MemoryContextSwitchTo(old);
+	}
+	result->sent_len = request->body_len;
+	result->early = request->early;
+	result->shortage = request->shortage;
 	result->timed_out = (request->code == CURLE_OPERATION_TIMEDOUT);
 
 	if (request->code == CURLE_OK)
@@ -603,7 +710,10 @@ request_options(PmHttpRequest *request, const PmHttpSpec *spec)
 	 */
 	if (has_ca_file || system_bundle)
 		CHECK_SETOPT(easy, CURLOPT_CAPATH, (char *) NULL);
-	CHECK_SETOPT(easy, CURLOPT_CA_CACHE_TIMEOUT, (long) PM_CA_CACHE_S);
+
+	/* A session that is taken up again is not verified again. */
+	CHECK_SETOPT(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+	freshness_options(easy);
 
 	/*
 	 * HTTP/1.1: each request in flight has a connection of its own, so that a
@@ -611,12 +721,12 @@ request_options(PmHttpRequest *request, const PmHttpSpec *spec)
 	 */
 	CHECK_SETOPT(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
 	CHECK_SETOPT(easy, CURLOPT_TCP_NODELAY, 1L);
-	CHECK_SETOPT(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	CHECK_SETOPT(easy, CURLOPT_CONNECTTIMEOUT_MS,
 				 (long) Max(spec->connect_timeout_ms, 1));
 	CHECK_SETOPT(easy, CURLOPT_TIMEOUT_MS,
 				 (long) Max(spec->request_timeout_ms, 1));
 	CHECK_SETOPT(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	CHECK_SETOPT(easy, CURLOPT_OPENSOCKETDATA, request);
 	CHECK_SETOPT(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
 
 	/* "Expect:" so that no large body waits a second for a 100 Continue */
@@ -675,6 +785,24 @@ request_options(PmHttpRequest *request, const PmHttpSpec *spec)
 	CHECK_SETOPT(easy, CURLOPT_HEADERDATA, request);
 }
 
+/*
+ * How old may be what libcurl has read and looked up: as old as such things
+ * get, but not from before forgotten_at.  It counts whole seconds, so that for
+ * a moment it keeps nothing at all, which is what zero means.
+ */
+static void
+freshness_options(CURL *easy)
+{
+	long		since = PM_CA_CACHE_S;
+
+	if (forgotten_at != PM_AT_ONCE)
+		since = (long) Min((pm_moment() - forgotten_at) / 1000000,
+						   (int64) PM_CA_CACHE_S);
+	CHECK_SETOPT(easy, CURLOPT_CA_CACHE_TIMEOUT, since);
+	CHECK_SETOPT(easy, CURLOPT_DNS_CACHE_TIMEOUT,
+				 Min(since, (long) PM_NAME_AGE_S));
+}
+
 /* Append a header line; libcurl copies it.  The list is never half-owned. */
 static void
 add_header(PmHttpRequest *request, const char *line)
@@ -689,6 +817,30 @@ add_header(PmHttpRequest *request, const char *line)
 	request->headers = longer;
 }
 
+/*
+ * Begin a request anew, on a connection of its own, that was given a kept one
+ * which was not fit for it.  Nothing of it has gone out.  False if libcurl will
+ * not have it; it is then out of the multi handle.
+ */
+static bool
+restart(PmHttpRequest *request)
+{
+	sigset_t	saved;
+	bool		ok;
+
+	Assert(request->body_read == 0 && !request->went_out);
+
+	request->stale = false;
+	request->problem = NULL;
+	request->error_buffer[0] = '\0';
+	block_signals(&saved);
+	curl_multi_remove_handle(multi, request->easy);
+	ok = curl_easy_setopt(request->easy, CURLOPT_FRESH_CONNECT, 1L) == CURLE_OK &&
+		curl_multi_add_handle(multi, request->easy) == CURLM_OK;
+	unblock_signals(&saved);
+	return ok;
+}
+
 /* Move an active request to the finished ones, with libcurl's verdict. */
 static void
 request_finish(PmHttpRequest *request, CURLcode code)
@@ -696,6 +848,13 @@ request_finish(PmHttpRequest *request, CURLcode code)
 	long		status = 0;
 
 	Assert(request->state == PM_STATE_ACTIVE);
+
+	/*
+	 * What befell a connection that was kept may have befallen the others:
+	 * nobody should wait for each of them.
+	 */
+	if (code != CURLE_OK && request->reused)
+		pm_http_forget();
 
 	request->code = code;
 	if (curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE,
@@ -712,6 +871,8 @@ request_finish(PmHttpRequest *request, CURLcode code)
 		else if (code == CURLE_OUT_OF_MEMORY && status != 0)
 			/* what libcurl says of a header line beyond its own limit */
 			request->problem = "the header of the reply is longer than allowed, or memory ran out";
+		else if (code != CURLE_OK && request->shortage)
+			request->problem = "this process has no descriptor left for a connection";
 	}
 
 	/* Hands the connection back to the pool, or closes it after a failure. */
@@ -767,6 +928,8 @@ http_setup(void)
 
 	http_teardown();
 
+	reload_seen = PgReloadTime;
+
 	/* The one we were compiled with need not be the one we run with. */
 	info = curl_version_info(CURLVERSION_NOW);
 	if (info->version_num < PM_CURL_MIN)
@@ -809,8 +972,17 @@ http_setup(void)
 				 errmsg("could not make a libcurl multi handle")));
 	CHECK_MSETOPT(CURLMOPT_SOCKETFUNCTION, on_socket);
 	CHECK_MSETOPT(CURLMOPT_TIMERFUNCTION, on_timer);
-	CHECK_MSETOPT(CURLMOPT_MAXCONNECTS, (long) PM_KEPT_CONNECTIONS);
+	CHECK_MSETOPT(CURLMOPT_MAXCONNECTS,
+				  (long) Max(Min(PM_KEPT_CONNECTIONS, max_safe_fds / 3 / 4), 1));
 	CHECK_MSETOPT(CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
+
+	/* As many as AcquireExternalFD gives, at most */
+	if (sockets == NULL)
+	{
+		max_sockets = max_safe_fds / 3 + 1;
+		sockets = MemoryContextAlloc(TopMemoryContext,
+									 sizeof(PmSocket) * max_sockets);
+	}
 
 	if (!AcquireExternalFD())
 		ereport(ERROR,
@@ -943,6 +1115,8 @@ collect(void)
 							  (char **) &request) != CURLE_OK ||
 			request == NULL)
 			continue;
+		if (request->stale && restart(request))
+			continue;
 		request_finish(request, code);
 		n++;
 	}
@@ -1002,21 +1176,57 @@ on_timer(CURLM *handle, long timeout_ms, void *arg)
 	return 0;
 }
 
+/*
+ * Find out that a peer is gone, which says nothing, and how far it has come
+ * with a request.  Not to be able to is no reason not to connect.
+ */
+static void
+watch_peer(int fd)
+{
+	static const struct
+	{
+		int			level;
+		int			name;
+		int			value;
+	}			options[] = {
+		{SOL_SOCKET, SO_KEEPALIVE, 1},
+		{IPPROTO_TCP, TCP_KEEPIDLE, PM_KEEPALIVE_IDLE_S},
+		{IPPROTO_TCP, TCP_KEEPINTVL, PM_KEEPALIVE_INTERVAL_S},
+		{IPPROTO_TCP, TCP_KEEPCNT, PM_KEEPALIVE_COUNT},
+		{IPPROTO_TCP, TCP_USER_TIMEOUT, PM_UNACKNOWLEDGED_MS},
+		{IPPROTO_TCP, TCP_NOTSENT_LOWAT, PM_UNSENT_BYTES},
+	};
+
+	for (int i = 0; i < lengthof(options); i++)
+		(void) setsockopt(fd, options[i].level, options[i].name,
+						  &options[i].value, sizeof(options[i].value));
+}
+
 /* Sockets count against the descriptors that the server lets us have. */
 static curl_socket_t
 on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
+	PmHttpRequest *request = (PmHttpRequest *) arg;
 	int			fd;
 
-	if (!AcquireExternalFD())
+	if (n_sockets == max_sockets || !AcquireExternalFD())
+	{
+		request->shortage = true;
 		return CURL_SOCKET_BAD;
+	}
 	fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
 				address->protocol);
 	if (fd < 0)
 	{
+		request->shortage = (errno == EMFILE || errno == ENFILE);
 		ReleaseExternalFD();
 		return CURL_SOCKET_BAD;
 	}
+	watch_peer(fd);
+	sockets[n_sockets].fd = fd;
+	sockets[n_sockets].local_port = 0;
+	sockets[n_sockets].opened_at = pm_moment();
+	sockets[n_sockets++].used = false;
 	return fd;
 }
 
@@ -1027,7 +1237,76 @@ on_close_socket(void *arg, curl_socket_t fd)
 	int			result = close(fd);
 
 	ReleaseExternalFD();
+	for (int i = 0; i < n_sockets; i++)
+	{
+		if (sockets[i].fd == fd)
+		{
+			sockets[i] = sockets[--n_sockets];
+			break;
+		}
+	}
 	return result;
+}
+
+/* Local port of a connected socket, 0 if there is none. */
+static int
+port_of(PmSocket *entry)
+{
+	struct sockaddr_storage address;
+	socklen_t	len = sizeof(address);
+
+	if (entry->local_port != 0 ||
+		getsockname(entry->fd, (struct sockaddr *) &address, &len) < 0)
+		return entry->local_port;
+	if (address.ss_family == AF_INET)
+		entry->local_port = ntohs(((struct sockaddr_in *) &address)->sin_port);
+	else if (address.ss_family == AF_INET6)
+		entry->local_port = ntohs(((struct sockaddr_in6 *) &address)->sin6_port);
+	return entry->local_port;
+}
+
+/* May a connection that was kept carry another request? */
+static bool
+is_fit(const PmSocket *entry)
+{
+	char		byte;
+
+	if (entry->opened_at <= forgotten_at ||
+		pm_later(entry->opened_at, PM_CONNECTION_AGE_S * 1000) <= pm_moment())
+		return false;
+
+	/* The only good news is that there is nothing to be read. */
+	return recv(entry->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+		(errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
+}
+
+/*
+ * The connection from this port is about to carry a request.  Returns whether
+ * it has carried one before; *fit is whether it may carry another.  libcurl
+ * tells no more than the port, which two connections to different addresses may
+ * share: then both are looked at.
+ */
+static bool
+take_connection(int port, bool *fit)
+{
+	bool		reused = false;
+
+	*fit = true;
+	for (int i = 0; i < n_sockets; i++)
+	{
+		PmSocket   *entry = &sockets[i];
+
+		if (port_of(entry) != port)
+			continue;
+		if (entry->used)
+		{
+			reused = true;
+			if (!is_fit(entry))
+				*fit = false;
+		}
+		entry->used = true;
+	}
+	return reused;
 }
 
 /*
@@ -1041,10 +1320,17 @@ on_before_send(void *arg, char *primary_ip, char *local_ip, int primary_port,
 			   int local_port)
 {
 	PmHttpRequest *request = (PmHttpRequest *) arg;
+	bool		fit;
 
 	if (request->body_read > 0)
 	{
 		request->problem = "the server closed the connection without a reply";
+		return CURL_PREREQFUNC_ABORT;
+	}
+	request->reused = take_connection(local_port, &fit);
+	if (!fit)
+	{
+		request->stale = true;
 		return CURL_PREREQFUNC_ABORT;
 	}
 	request->went_out = true;
@@ -1176,9 +1462,16 @@ on_header(char *data, size_t size, size_t n, void *arg)
 		return CURL_WRITEFUNC_ERROR;
 	}
 
-	/* A status line begins a reply: what a 1xx before it said is void. */
+	/*
+	 * A status line begins a reply: what a 1xx before it said is void.  What
+	 * comes of a proxy on the way there is not the reply.
+	 */
 	if (len >= 5 && memcmp(data, "HTTP/", 5) == 0)
+	{
 		request->retry_after_ms = -1;
+		request->early = (request->went_out &&
+						  request->body_read < request->body_len);
+	}
 	else if (len > name_len && pg_strncasecmp(data, name, name_len) == 0)
 		request->retry_after_ms = parse_retry_after(data + name_len,
 													len - name_len);

@@ -51,9 +51,15 @@ typedef struct PmHttpResult
 	long		status;			/* HTTP status, 0 if none */
 	const char *reply;			/* NUL-terminated, raw bytes as received */
 	size_t		reply_len;
+	const char *media_type;		/* of the reply, cleaned text; NULL: not said */
+	size_t		sent_len;		/* of the body that was to be sent */
+	bool		early;			/* the reply began before all of the body was
+								 * handed out */
 	const char *error;			/* cleaned text (PM_NETWORK_TEXT_MAX), NULL if
 								 * PM_HTTP_REPLIED */
 	bool		timed_out;
+	bool		shortage;		/* this process had no descriptor left for it:
+								 * nobody else's fault */
 	long		retry_after_ms; /* Retry-After, seconds or date; -1: absent */
 } PmHttpResult;
 
@@ -65,6 +71,8 @@ extern void pm_http_release(PmHttpRequest *request);
 extern void pm_http_wait(long timeout_ms, uint32 wait_event_info);
 extern void pm_http_perform(PmHttpRequest *request, PmHttpResult *result);
 extern int	pm_http_active(void);
+extern int	pm_http_capacity(void);
+extern void pm_http_forget(void);
 extern void pm_http_escape(StringInfo buf, const char *text);
 
 #endif							/* PM_HTTP_H */

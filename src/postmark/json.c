@@ -61,7 +61,8 @@ static PmJsonActionResult on_scalar(void *state, char *token, JsonTokenType type
  *
  * Returns the tree, in the current memory context and in the database's
  * encoding, or NULL if the bytes are not one JSON value, if there is a NUL
- * among them, or if the nesting is deeper than PM_JSON_MAX_DEPTH.  What the
+ * among them, if the nesting is deeper than PM_JSON_MAX_DEPTH, or if there are
+ * more values than PM_JSON_MAX_NODES.  What the
  * database cannot hold is a question mark in the tree: invalid UTF-8, \u0000,
  * half a surrogate pair and, if the encoding is not UTF8, every non-ASCII
  * character.  Strings can hold control characters: to show one, pass it
@@ -118,6 +119,7 @@ clean_copy(const char *utf8, size_t len, int *clean_len)
 	bool		keep_non_ascii = (GetDatabaseEncoding() == PG_UTF8);
 	bool		in_string = false;
 	int			depth = 0;
+	int			nodes = 1;
 	const char *in = utf8;
 	const char *end = utf8 + len;
 	char	   *copy;
@@ -158,6 +160,11 @@ clean_copy(const char *utf8, size_t len, int *clean_len)
 			in = clean_escape(in, end, keep_non_ascii, &out);
 			continue;
 		}
+
+		/* Each value but the first follows one of these, or a key that does. */
+		if (!in_string && (c == ',' || c == '{' || c == '[') &&
+			++nodes > PM_JSON_MAX_NODES)
+			goto refuse;
 
 		if (c == '"')
 			in_string = !in_string;

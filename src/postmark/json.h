@@ -13,6 +13,13 @@
 
 #define PM_JSON_MAX_DEPTH 64
 
+/*
+ * Values that a text may have.  The longest answer of Postmark's, a page of a
+ * search, has some thirty for each of its 500 messages; each takes a hundred
+ * bytes here.
+ */
+#define PM_JSON_MAX_NODES 100000
+
 typedef enum PmJsonType
 {
 	PM_JSON_NULL,

@@ -357,12 +357,15 @@ pm_job_sent(PmJob *job)
 	PmHttpResult result;
 	PmVerdict	whole;
 	PmVerdict  *items = palloc0(sizeof(PmVerdict) * batch->nmessages);
+	const char **to = palloc(sizeof(char *) * batch->nmessages);
 	int			i;
 
+	for (i = 0; i < batch->nmessages; i++)
+		to[i] = batch->messages[i].email;
 	job->channel->in_flight--;
 	job->state = PM_JOB_STORE;
 	pm_http_result(job->request, &result);
-	if (pm_api_read_batch(&result, batch->nmessages, &whole, items))
+	if (pm_api_read_batch(&result, batch->nmessages, to, &whole, items))
 	{
 		pm_channel_succeeded(job->channel);
 		for (i = 0; i < batch->nmessages; i++)
@@ -402,6 +405,7 @@ pm_job_sent(PmJob *job)
 		}
 	}
 	pfree(items);
+	pfree(to);
 	release_request(job);
 	MemoryContextSwitchTo(old);
 

@@ -6,10 +6,12 @@
  * An input is one line and then the reply.  The line has four characters and a
  * number: encoding (as in fuzz_begin), reader, phase (see below), how many
  * messages the batch had ('1' to '9'), HTTP status.  "Ubr2 200" is a batch of
- * two that was answered with 200.
+ * two that was answered with 200.  A phase in capitals: the answer came early.
+ * What was sent goes to one and the same address.
  *
- * A reader may make of a reply what it likes, with one exception: nothing but
- * a complete answer of success is ever an acceptance.
+ * A reader may make of a reply what it likes, with two exceptions: nothing but
+ * a complete answer of success is ever an acceptance, and nothing without an
+ * ErrorCode refuses a message.
  *
  * test/fuzz/fuzz_api.c
  *
@@ -27,11 +29,14 @@
 /* Masked wherever an answer repeats it; the first inputs have it. */
 #define SECRET "inactive"
 
+/* Whom the mails are to */
+#define RECIPIENT "a@b.example"
+
 /* More than any batch of ours here */
 #define MAX_MESSAGES 9
 
 static void
-check_verdict(const PmVerdict *verdict, const PmHttpResult *result)
+check_verdict(const PmVerdict *verdict, const PmHttpResult *result, bool sends)
 {
 	FUZZ_REQUIRE(verdict->outcome >= PM_ACCEPTED &&
 				 verdict->outcome <= PM_IN_DOUBT);
@@ -41,6 +46,7 @@ check_verdict(const PmVerdict *verdict, const PmHttpResult *result)
 	{
 		FUZZ_REQUIRE(result->phase == PM_HTTP_REPLIED);
 		FUZZ_REQUIRE(result->status >= 200 && result->status <= 299);
+		FUZZ_REQUIRE(!result->early || !sends);
 	}
 	else
 	{
@@ -61,6 +67,13 @@ check_verdict(const PmVerdict *verdict, const PmHttpResult *result)
 
 	if (result->phase == PM_HTTP_MAYBE_SENT)
 		FUZZ_REQUIRE(verdict->outcome != PM_REFUSED);
+
+	/* Who is not Postmark refuses no message, but for its size. */
+	if (sends && verdict->error_code <= 0 && result->status < 500 &&
+		result->status != 413)
+		FUZZ_REQUIRE(verdict->outcome != PM_REFUSED &&
+					 verdict->outcome != PM_POISONED &&
+					 verdict->outcome != PM_SUPPRESSED);
 }
 
 static void
@@ -85,6 +98,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	PmVerdict	items[MAX_MESSAGES];
 	PmFound    *found;
 	PmListed   *listed;
+	const char *to[MAX_MESSAGES];
 	int64		total;
 	int			nmessages;
 	int			nread;
@@ -117,6 +131,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	else
 		result.error = "the connection broke";
 	result.retry_after_ms = -1;
+	result.early = (data[2] >= 'A' && data[2] <= 'Z');
+	result.media_type = "text/html; charset=utf-8";
+	for (i = 0; i < MAX_MESSAGES; i++)
+		to[i] = RECIPIENT;
 
 	/* Whatever a reader does not set must be seen to be nonsense. */
 	memset(&verdict, 0xA5, sizeof(verdict));
@@ -125,16 +143,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	switch (data[1])
 	{
 		case 's':
-			pm_api_read_send(&result, &verdict);
+			pm_api_read_send(&result, RECIPIENT, &verdict);
 			break;
 
 		case 'b':
 			nmessages = (data[3] >= '1' && data[3] <= '9') ? data[3] - '0' : 1;
-			if (pm_api_read_batch(&result, nmessages, &verdict, items))
+			if (pm_api_read_batch(&result, nmessages, to, &verdict, items))
 			{
 				for (i = 0; i < nmessages; i++)
 				{
-					check_verdict(&items[i], &result);
+					check_verdict(&items[i], &result, true);
 					FUZZ_REQUIRE(items[i].outcome != PM_POISONED);
 				}
 			}
@@ -177,7 +195,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				FUZZ_REQUIRE(verdict.outcome != PM_ACCEPTED);
 			break;
 	}
-	check_verdict(&verdict, &result);
+	check_verdict(&verdict, &result, data[1] == 's' || data[1] == 'b');
 
 	return 0;
 }

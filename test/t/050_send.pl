@@ -240,7 +240,8 @@ my @faults = (
 		'PM005', qr/ErrorCode 1109/, qr/payload/, 0
 	],
 	[
-		'413', { status => 413 }, 'PM005', qr/HTTP status 413/,
+		'413', { status => 413, error_code => 300 },
+		'PM005', qr/HTTP status 413/,
 		qr/payload smaller/, 0
 	],
 	[
