@@ -47,6 +47,9 @@ bool		pm_worker_enabled;
 int			pm_connect_timeout;
 int			pm_request_timeout;
 
+/* Whether this process is to heed the server's configuration alone */
+static bool server_only = false;
+
 static const struct config_enum_entry in_doubt_options[] = {
 	{"resend", PM_IN_DOUBT_RESEND, false},
 	{"hold", PM_IN_DOUBT_HOLD, false},
@@ -263,6 +266,32 @@ check_ca_file(char **newval, void **extra, GucSource source)
 }
 
 /*
+ * Time-outs are for any user to set, and so for the owner of a database to set
+ * for all that runs in it; but not for the worker, whose mail would be in doubt
+ * each time.  A value that is not taken leaves that of the configuration in
+ * its place, also after a reload; the server reports it as a WARNING.
+ */
+static bool
+check_timeout(int *newval, void **extra, GucSource source)
+{
+	if (!server_only || source < PGC_S_GLOBAL || source > PGC_S_DATABASE_USER)
+		return true;
+	GUC_check_errmsg("a time-out of postmark_connector that is set for a database or a role does not apply to the background worker");
+	GUC_check_errdetail("The worker takes it from the configuration of the server.");
+	return false;
+}
+
+/*
+ * From now on nothing that ALTER DATABASE or ALTER ROLE sets of ours applies to
+ * this process.  To be called before it connects to a database.
+ */
+void
+pm_guc_server_only(void)
+{
+	server_only = true;
+}
+
+/*
  * Define all settings; called once, when the library is loaded.  A value
  * that the configuration already holds is checked here, and a wrong one
  * reported as a WARNING by the server.
@@ -356,14 +385,14 @@ pm_define_gucs(void)
 							&pm_connect_timeout,
 							5000, 1, 10 * MS_PER_MINUTE,
 							PGC_USERSET, GUC_UNIT_MS,
-							NULL, NULL, NULL);
+							check_timeout, NULL, NULL);
 	DefineCustomIntVariable(PREFIX ".request_timeout",
 							"Longest wait for Postmark's answer to a request.",
 							"Connecting counts.",
 							&pm_request_timeout,
 							30000, 1, 10 * MS_PER_MINUTE,
 							PGC_USERSET, GUC_UNIT_MS,
-							NULL, NULL, NULL);
+							check_timeout, NULL, NULL);
 
 	MarkGUCPrefixReserved(PREFIX);
 }

@@ -30,5 +30,6 @@ extern int	pm_connect_timeout; /* ms */
 extern int	pm_request_timeout; /* ms */
 
 extern void pm_define_gucs(void);
+extern void pm_guc_server_only(void);
 
 #endif							/* PM_GUC_H */

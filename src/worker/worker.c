@@ -57,7 +57,7 @@ static uint64 answered = 0;
 
 /*
  * Settings of the session that nothing may weaken: not the configuration file,
- * not ALTER DATABASE, not ALTER ROLE.
+ * not ALTER DATABASE, not ALTER ROLE.  Not every server has all of them.
  */
 static const struct
 {
@@ -82,6 +82,13 @@ static const struct
 	{"log_statement", "none"},
 	{"log_min_duration_statement", "-1"},
 	{"log_min_duration_sample", "-1"},
+	{"exit_on_error", "off"},
+	{"debug_print_parse", "off"},
+	{"debug_print_raw_parse", "off"},
+	{"debug_print_rewritten", "off"},
+	{"debug_print_plan", "off"},
+	{"debug_parallel_query", "off"},
+	{"force_parallel_mode", "off"},
 	{"bytea_output", "hex"},
 	{"application_name", "postmark_connector"}
 };
@@ -130,8 +137,9 @@ pin_settings(void)
 
 	pin_timeouts();
 	for (i = 0; i < lengthof(pinned); i++)
-		SetConfigOption(pinned[i].name, pinned[i].value, PGC_SUSET,
-						PGC_S_OVERRIDE);
+		if (GetConfigOption(pinned[i].name, true, false) != NULL)
+			SetConfigOption(pinned[i].name, pinned[i].value, PGC_SUSET,
+							PGC_S_OVERRIDE);
 	pin_synchronous_commit();
 }
 
@@ -248,7 +256,11 @@ take_wakeup(Oid *extension)
 	if (wakeup.reasons & (PM_WAKE_SETTINGS | PM_WAKE_RESUME))
 		pm_delivery_reload();
 	if (wakeup.reasons & PM_WAKE_RESUME)
+	{
+		/* Somebody has mended something, which may be the way there */
+		pm_http_forget();
 		pm_channels_reopen(wakeup.resumed);
+	}
 	if (wakeup.reasons & PM_WAKE_RESCAN)
 		pm_delivery_rescan();
 	if (wakeup.reasons & (PM_WAKE_MESSAGES | PM_WAKE_DEFERRED))
@@ -270,6 +282,7 @@ postmark_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 
 	attach(DatumGetInt32(arg));
+	pm_guc_server_only();
 	BackgroundWorkerInitializeConnectionByOid(slot->database, InvalidOid, 0);
 	pin_settings();
 	cache_conversion();
