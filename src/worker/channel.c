@@ -19,7 +19,6 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "common/pg_prng.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -32,15 +31,14 @@
 #include "settings/guc.h"
 #include "settings/token.h"
 #include "shared/wakeup.h"
+#include "worker/backoff.h"
 #include "worker/channel.h"
 
-/* ms */
-#define BACKOFF_BASE		500
-#define BACKOFF_CEILING		60000
-#define BACKOFF_FLOOR		50
-#define RETRY_AFTER_CEILING	3600000
-#define BLOCK_BASE			5000
-#define BLOCK_CEILING		300000
+/*
+ * So many messages refused for good, one after another and all for the same
+ * reason, are no accident.
+ */
+#define REFUSALS_IN_A_ROW	10
 
 /* How often to look for a token file, ms */
 #define TOKEN_DELAY			10000
@@ -430,6 +428,22 @@ refill_allowance(PmChannel *channel, PmMoment now)
 	channel->allowance_at = now;
 }
 
+/*
+ * How many requests that send it may have under way, and how many messages
+ * each: after trouble it tries with one message.
+ */
+int
+pm_channel_limit(const PmChannel *channel)
+{
+	return channel->trial ? 1 : pm_max_in_flight;
+}
+
+int
+pm_channel_batch_size(const PmChannel *channel)
+{
+	return channel->trial ? 1 : pm_batch_size;
+}
+
 /* Whether a request that sends may begin now. */
 bool
 pm_channel_ready(PmChannel *channel, PmMoment now)
@@ -437,7 +451,7 @@ pm_channel_ready(PmChannel *channel, PmMoment now)
 	if (!pm_channel_flows(channel) || channel->unstored > 0 ||
 		channel->recent_wanted)
 		return false;
-	if (channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
+	if (channel->in_flight >= pm_channel_limit(channel))
 		return false;
 	if (channel->connector->max_requests_per_second > 0)
 	{
@@ -468,8 +482,12 @@ pm_channel_mask(PmChannel *channel, char *text)
 	pfree(token);
 }
 
+/*
+ * Note what postmark_status is to say: what the verdict says, and "more", whole
+ * sentences or "".  NULL for the verdict: nothing any more.
+ */
 static void
-say_trouble(PmChannel *channel, const PmVerdict *verdict)
+say_trouble(PmChannel *channel, const PmVerdict *verdict, const char *more)
 {
 	const char *hint = verdict ? pm_api_hint(verdict) : NULL;
 
@@ -477,31 +495,69 @@ say_trouble(PmChannel *channel, const PmVerdict *verdict)
 	drop_text(&channel->trouble_hint);
 	if (verdict)
 	{
-		char	   *detail = pm_api_detail(verdict);
+		char	   *detail = psprintf("%s%s", pm_api_detail(verdict), more);
 
 		pm_channel_mask(channel, detail);
-		channel->trouble = keep_text(detail ? detail : "no answer");
+		channel->trouble = keep_text(detail);
 		channel->trouble_hint = keep_text(hint);
 	}
 	channel->trouble_dirty = true;
 }
 
-/* A request of the channel was answered as it should be. */
+/*
+ * A request of the channel was answered as it should be.  One that was begun
+ * before the channel was closed says nothing about what closed it.
+ */
 void
 pm_channel_succeeded(PmChannel *channel)
 {
+	if (channel->state != PM_OPEN)
+		return;
 	channel->failures = 0;
 	channel->trial = false;
 	if (channel->trouble_shown || channel->trouble)
-		say_trouble(channel, NULL);
+		say_trouble(channel, NULL, "");
 }
 
-/* A random time up to "ceiling_ms". */
-long
-pm_jitter(long ceiling_ms)
+/* Postmark has accepted a message: it does not refuse all of them. */
+void
+pm_channel_accepted(PmChannel *channel)
 {
-	return (long) pg_prng_uint64_range(&pg_global_prng_state, 0,
-									   Max(ceiling_ms, 0));
+	channel->refusals = 0;
+}
+
+/*
+ * A message was refused for good.  Returns whether so many were in a row, with
+ * the same words and none accepted in between, that it can hardly be they.
+ */
+bool
+pm_channel_refused(PmChannel *channel, const PmVerdict *verdict)
+{
+	if (channel->refusal_status != verdict->http_status ||
+		channel->refusal_code != verdict->error_code)
+		channel->refusals = 0;
+	channel->refusal_status = verdict->http_status;
+	channel->refusal_code = verdict->error_code;
+	channel->refusals++;
+	return channel->refusals >= REFUSALS_IN_A_ROW;
+}
+
+/*
+ * Close the channel for a while, for "delay" ms or longer if it is closed for
+ * longer already.  Requests that fail together count once.
+ */
+static void
+close_for(PmChannel *channel, long delay, bool at_least)
+{
+	PmMoment	now = pm_moment();
+	PmMoment	until = pm_later(now, delay);
+
+	if (channel->state == PM_OPEN || (at_least && until > channel->retry_at))
+		channel->retry_at = until;
+	if (channel->state == PM_OPEN)
+		channel->state = PM_BACKING_OFF;
+	channel->trial = true;
+	channel->sweep_at = Min(channel->sweep_at, now);
 }
 
 /*
@@ -512,28 +568,35 @@ pm_jitter(long ceiling_ms)
 void
 pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict)
 {
-	PmMoment	now = pm_moment();
-	PmMoment	until;
-	long		delay;
+	bool		asked = verdict->retry_after_ms >= 0;
 
 	if (channel->state == PM_OPEN)
 		channel->failures++;
-	delay = Max(pm_jitter(Min(BACKOFF_BASE << Min(channel->failures, 10),
-							  BACKOFF_CEILING)),
-				BACKOFF_FLOOR);
-	if (verdict->retry_after_ms >= 0)
-		delay = Min(verdict->retry_after_ms, RETRY_AFTER_CEILING) +
-			pm_jitter(BACKOFF_BASE);
-	until = pm_later(now, delay);
-	if (channel->state == PM_OPEN ||
-		(verdict->retry_after_ms >= 0 && until > channel->retry_at))
-		channel->retry_at = until;
-	if (channel->state == PM_OPEN)
-		channel->state = PM_BACKING_OFF;
-	channel->trial = true;
-	channel->sweep_at = Min(channel->sweep_at, now);
+	close_for(channel,
+			  asked ? pm_retry_after_delay(verdict->retry_after_ms)
+			  : pm_backoff_delay(channel->failures),
+			  asked);
 	if (channel->state == PM_BACKING_OFF)
-		say_trouble(channel, verdict);
+		say_trouble(channel, verdict,
+					verdict->retry_after_ms > PM_RETRY_AFTER_MAX ?
+					" It is tried again after " PM_RETRY_AFTER_MAX_TEXT " all the same." :
+					"");
+}
+
+/*
+ * Message after message is refused: perhaps rightly, but perhaps they are all
+ * failed for something that we did not think of.  Go on slowly, with one
+ * message at a time, until one is accepted or somebody has looked.
+ */
+void
+pm_channel_brake(PmChannel *channel, const PmVerdict *verdict)
+{
+	if (channel->state == PM_OPEN)
+		channel->failures++;
+	close_for(channel, pm_brake_delay(channel->failures), false);
+	if (channel->state == PM_BACKING_OFF)
+		say_trouble(channel, verdict,
+					" Message after message is refused for this reason; they are sent one at a time until one is accepted.");
 }
 
 /*
@@ -544,16 +607,14 @@ void
 pm_channel_block(PmChannel *channel, const PmVerdict *verdict)
 {
 	PmMoment	now = pm_moment();
-	long		delay;
 
 	if (channel->state != PM_BLOCKED || channel->retry_at <= now)
 		channel->failures++;
-	delay = Min(BLOCK_BASE << Min(channel->failures, 8), BLOCK_CEILING);
-	channel->retry_at = pm_later(now, delay / 2 + pm_jitter(delay / 2));
+	channel->retry_at = pm_later(now, pm_block_delay(channel->failures));
 	channel->state = PM_BLOCKED;
 	channel->trial = true;
 	channel->sweep_at = Min(channel->sweep_at, now);
-	say_trouble(channel, verdict);
+	say_trouble(channel, verdict, "");
 }
 
 /*
@@ -658,7 +719,7 @@ pm_channel_next(PmChannel *channel, PmMoment now)
 	if (channel->recent_wanted)
 		return channel->recent_asked ? PM_NEVER : channel->recent_at;
 	if (channel->unstored > 0 ||
-		channel->in_flight >= (channel->trial ? 1 : pm_max_in_flight))
+		channel->in_flight >= pm_channel_limit(channel))
 		return PM_NEVER;
 	for (p = 0; p < PM_PRIORITIES; p++)
 		if (channel->lanes[p])

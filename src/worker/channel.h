@@ -47,7 +47,15 @@ typedef struct PmChannel
 	int			recent_offset;
 	PmMoment	recent_at;		/* when to ask */
 
+	int			refusals;		/* messages refused for good in a row, */
+	int			refusal_status; /* all with this HTTP status */
+	int			refusal_code;	/* and this ErrorCode */
+
 	int			in_flight;		/* requests that send */
+	int			asking;			/* requests that ask, as of the turn's
+								 * beginning */
+	Size		body_bytes;		/* of requests that send, and of messages that */
+	Size		claimed_bytes;	/* are to be sent, as of then too */
 	int			answered;		/* of this turn: requests whose results are
 								 * still to be stored */
 	int			unstored;		/* results that could not be stored yet */
@@ -80,7 +88,12 @@ extern bool pm_channel_flows(PmChannel *channel);
 extern bool pm_channel_on_trial(PmChannel *channel, PmMoment now);
 extern bool pm_channel_ready(PmChannel *channel, PmMoment now);
 extern void pm_channel_spend(PmChannel *channel);
+extern int	pm_channel_limit(const PmChannel *channel);
+extern int	pm_channel_batch_size(const PmChannel *channel);
 extern void pm_channel_succeeded(PmChannel *channel);
+extern void pm_channel_accepted(PmChannel *channel);
+extern bool pm_channel_refused(PmChannel *channel, const PmVerdict *verdict);
+extern void pm_channel_brake(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_block(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_no_token(PmChannel *channel);
@@ -89,6 +102,5 @@ extern void pm_channels_mended(void);
 extern void pm_channel_tick(PmChannel *channel, PmMoment now);
 extern bool pm_channel_has_work(PmChannel *channel, PmMoment now);
 extern PmMoment pm_channel_next(PmChannel *channel, PmMoment now);
-extern long pm_jitter(long ceiling_ms);
 
 #endif							/* PM_CHANNEL_H */

@@ -33,13 +33,11 @@
 #include "worker/claim.h"
 #include "worker/housekeeping.h"
 #include "worker/jobs.h"
+#include "worker/share.h"
 #include "worker/undo.h"
 
 /* A request's messages have about this many bytes at most. */
 #define BATCH_BYTES			(1024 * 1024)
-
-/* All request bodies together */
-#define ALL_BODIES			(16 * 1024 * 1024)
 
 /*
  * Results that wait to be stored, and requests under way, are together at most
@@ -172,6 +170,8 @@ static void
 read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 		  PmMoment now)
 {
+	int			limit = pm_channel_batch_size(channel);
+
 	if (lane->locked.n > 0 && lane->locked_at <= now)
 	{
 		int			i;
@@ -181,7 +181,7 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 						  lane->locked.range[i].high);
 		lane->locked.n = 0;
 	}
-	while (batch->nmessages < pm_batch_size && aside->nmessages < pm_batch_size &&
+	while (batch->nmessages < limit && aside->nmessages < pm_batch_size &&
 		   (lane->late.n > 0 || lane->dirty))
 	{
 		bool		late = lane->late.n > 0;
@@ -195,7 +195,7 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 			break;
 		exhausted = pm_queue_read(batch, late ? range->low - 1 : lane->cursor,
 								  late ? range->high : PG_INT64_MAX,
-								  pm_batch_size - first, BATCH_BYTES - size);
+								  limit - first, BATCH_BYTES - size);
 		last = batch->nmessages > first
 			? batch->messages[batch->nmessages - 1].id : 0;
 		if (!late)
@@ -221,10 +221,11 @@ read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
 {
 	PmDeferredPosition position = {DT_NOBEGIN, 0};
 	TimestampTz time = GetCurrentTimestamp();
+	int			limit = pm_channel_batch_size(channel);
 	bool		exhausted = false;
 
 	lane->due = PM_NEVER;
-	while (!exhausted && batch->nmessages < pm_batch_size &&
+	while (!exhausted && batch->nmessages < limit &&
 		   aside->nmessages < pm_batch_size)
 	{
 		int			first = batch->nmessages;
@@ -233,7 +234,7 @@ read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
 		if (size >= BATCH_BYTES)
 			break;
 		exhausted = pm_deferred_read(batch, time, &position, pm_in_flight,
-									 pm_batch_size - first, BATCH_BYTES - size);
+									 limit - first, BATCH_BYTES - size);
 		sift(channel, lane, batch, first, aside, now);
 	}
 	if (!exhausted)
@@ -306,7 +307,17 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, PmMoment now,
 	/* At once: what this turn reads next must not find them again */
 	job->known = true;
 	pm_job_remember(job);
+	pm_share_claimed(channel, job->size);
 	return true;
+}
+
+/* Whether there may be something of the channel to claim, and room for it. */
+static bool
+may_claim(PmChannel *channel, PmMoment now)
+{
+	return pm_channel_ready(channel, now) &&
+		pm_channel_has_work(channel, now) &&
+		pm_share_requests(channel) > 0 && pm_share_may_claim(channel);
 }
 
 /*
@@ -321,7 +332,7 @@ claim_channel(PmChannel *channel, PmMoment now, PmMoment until,
 	int			room;
 	int			p;
 
-	if (!pm_channel_ready(channel, now) || !pm_channel_has_work(channel, now))
+	if (!may_claim(channel, now))
 		return;
 	token = pm_channel_token(channel);
 	if (token == NULL)
@@ -330,7 +341,8 @@ claim_channel(PmChannel *channel, PmMoment now, PmMoment until,
 		return;
 	}
 	pfree(token);
-	room = (channel->trial ? 1 : pm_max_in_flight) - channel->in_flight;
+	room = Min(pm_channel_limit(channel) - channel->in_flight,
+			   pm_share_requests(channel));
 	room = Min(room, ANSWERED_PER_REQUEST * pm_max_in_flight -
 			   channel->in_flight - channel->answered);
 	if (channel->connector->max_requests_per_second > 0)
@@ -342,10 +354,12 @@ claim_channel(PmChannel *channel, PmMoment now, PmMoment until,
 		if (lane == NULL)
 			continue;
 		while (room > 0 && pm_lane_deferred_work(lane, now) &&
+			   pm_share_may_claim(channel) &&
 			   claim(channel, lane, true, now, careful))
 			if (--room > 0 && pm_moment() >= until)
 				return;
 		while (room > 0 && pm_lane_hot_work(lane, now) &&
+			   pm_share_may_claim(channel) &&
 			   claim(channel, lane, false, now, careful))
 			if (--room > 0 && pm_moment() >= until)
 				return;
@@ -371,27 +385,14 @@ count_answered(void)
 	}
 }
 
-/*
- * Whether there is room for another request body.  Where there is none, the end
- * of a request makes some.
- */
-bool
-pm_claim_has_room(void)
-{
-	return pm_jobs_bytes() < ALL_BODIES;
-}
-
 /* Whether any channel may have something to claim. */
 bool
 pm_claim_wanted(PmMoment now)
 {
 	int			i;
 
-	if (!pm_claim_has_room())
-		return false;
 	for (i = 0; i < pm_channel_count(); i++)
-		if (pm_channel_ready(pm_channel(i), now) &&
-			pm_channel_has_work(pm_channel(i), now))
+		if (may_claim(pm_channel(i), now))
 			return true;
 	return false;
 }
@@ -417,8 +418,7 @@ pm_claim(PmMoment now, PmMoment until, bool careful)
 	pm_queue_keep_out_cancels();
 	for (i = 0; i < n; i++)
 	{
-		if (!pm_claim_has_room() ||
-			(pm_undo_njobs() > 0 && pm_moment() >= until))
+		if (pm_undo_njobs() > 0 && pm_moment() >= until)
 			break;
 		claim_channel(pm_channel((next_channel + i) % n), now, until, careful);
 	}

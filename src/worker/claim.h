@@ -13,7 +13,6 @@
 
 #include "base/clock.h"
 
-extern bool pm_claim_has_room(void);
 extern bool pm_claim_wanted(PmMoment now);
 extern bool pm_claim_failed(int sqlstate);
 extern void pm_claim(PmMoment now, PmMoment until, bool careful);

@@ -32,6 +32,7 @@
 #include "worker/probe.h"
 #include "worker/queue_space.h"
 #include "worker/scan.h"
+#include "worker/share.h"
 #include "worker/store.h"
 #include "worker/undo.h"
 
@@ -176,6 +177,58 @@ collect_requests(void)
 	}
 }
 
+/* Add up what requests and batches each channel has. */
+static void
+count_shares(void)
+{
+	dlist_iter	iter;
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		channel->asking = channel->probing + channel->recent_asked;
+		channel->body_bytes = channel->claimed_bytes = 0;
+	}
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (job->state == PM_JOB_SEARCHING)
+			job->channel->asking++;
+		else if (job->state == PM_JOB_READY)
+			job->channel->claimed_bytes += job->size;
+		else if (job->state == PM_JOB_SENDING)
+			job->channel->body_bytes += job->body.maxlen;
+	}
+	pm_share_begin();
+}
+
+/* Ask of a channel what is to be asked, where there is a socket for it. */
+static void
+ask(PmChannel *channel, PmMoment now)
+{
+	if (channel->probing || channel->recent_asked ||
+		pm_share_requests(channel) < 1)
+		return;
+	if (!pm_probe_ask(channel, now) && channel->connector)
+		pm_failover_ask(channel, now);
+	if (channel->probing || channel->recent_asked)
+		pm_share_asked(channel);
+}
+
+/* The same of a batch in doubt. */
+static void
+look(PmJob *job, PmMoment now)
+{
+	if (pm_share_requests(job->channel) < 1)
+		return;
+	pm_doubt_look(job, now);
+	if (job->state == PM_JOB_SEARCHING)
+		pm_share_asked(job->channel);
+}
+
 /* Move every job on that can be moved on without the turn's transaction. */
 static void
 advance_jobs(PmMoment now)
@@ -189,7 +242,7 @@ advance_jobs(PmMoment now)
 		if (job->state == PM_JOB_READY)
 			pm_job_start(job);
 		else if (job->state == PM_JOB_DOUBT)
-			pm_doubt_look(job, now);
+			look(job, now);
 		else
 			pm_store_again(job, now);
 	}
@@ -209,21 +262,25 @@ next_turn(PmMoment now)
 		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
 
 		if (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT ||
-			job->state == PM_JOB_DOUBT)
+			(job->state == PM_JOB_DOUBT && pm_share_requests(job->channel) > 0))
 			next = Min(next, job->act_at);
 		else if (job->state == PM_JOB_READY && job->channel->in_flight == 0)
 			next = Min(next, pm_later(now, LOCKED_DELAY));
 	}
 	for (i = 0; i < pm_channel_count(); i++)
 	{
-		PmMoment	at = pm_channel_next(pm_channel(i), now);
+		PmChannel  *channel = pm_channel(i);
+		PmMoment	at = pm_channel_next(channel, now);
 
 		/* What it could do now was done, or has to wait for a request */
-		if (pm_scan_current() && (at > now || pm_claim_has_room()))
+		if (pm_scan_current() &&
+			(at > now ||
+			 (pm_share_requests(channel) > 0 && pm_share_may_claim(channel))))
 			next = Min(next, at);
-		if (pm_channel(i)->trouble_dirty)
+		if (channel->trouble_dirty)
 			next = now;
 	}
+	next = Min(next, pm_share_next(now));
 	if (dlist_is_empty(pm_jobs()))
 		next = Min(next, pm_scan_next());
 	return next == PM_NEVER ? next : Max(next, retry_at);
@@ -249,14 +306,14 @@ pm_delivery_turn(void)
 		return pm_scan_retry();
 
 	collect_requests();
+	count_shares();
 	for (i = 0; i < pm_channel_count(); i++)
 	{
 		PmChannel  *channel = pm_channel(i);
 
 		pm_channel_tick(channel, now);
-		if (pm_scan_current() && !pm_probe_ask(channel, now) && channel->connector &&
-			!channel->probing)
-			pm_failover_ask(channel, now);
+		if (pm_scan_current())
+			ask(channel, now);
 	}
 	pm_failover_end();
 	if (retry_at <= now &&

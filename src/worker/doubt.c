@@ -27,6 +27,7 @@
 #include "queue/queue.h"
 #include "settings/connector.h"
 #include "settings/guc.h"
+#include "worker/backoff.h"
 #include "worker/channel.h"
 #include "worker/doubt.h"
 #include "worker/jobs.h"

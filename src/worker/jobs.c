@@ -24,29 +24,19 @@
 #include "queue/batch.h"
 #include "settings/guc.h"
 #include "shared/wakeup.h"
+#include "worker/backoff.h"
 #include "worker/channel.h"
 #include "worker/jobs.h"
-
-/* A message that Postmark could not take just now, ms */
-#define RETRY_BASE			1000
-#define RETRY_CEILING		60000
+#include "worker/share.h"
 
 static dlist_head jobs = DLIST_STATIC_INIT(jobs);
 static HTAB *in_flight = NULL;
-static Size body_bytes = 0;
 
 /* All jobs there are. */
 dlist_head *
 pm_jobs(void)
 {
 	return &jobs;
-}
-
-/* Bytes of all request bodies that are kept. */
-Size
-pm_jobs_bytes(void)
-{
-	return body_bytes;
 }
 
 /* Whether a message belongs to a job. */
@@ -67,7 +57,10 @@ pm_job_create(PmChannel *channel, PmBatch *batch, PmJobState state)
 												  "postmark job",
 												  ALLOCSET_SMALL_SIZES);
 	PmJob	   *job = MemoryContextAllocZero(context, sizeof(PmJob));
+	int			i;
 
+	for (i = 0; i < batch->nmessages; i++)
+		job->size += batch->messages[i].size;
 	job->context = context;
 	job->channel = channel;
 	job->batch = batch;
@@ -105,7 +98,6 @@ release_request(PmJob *job)
 	job->request = NULL;
 	if (job->body.data)
 	{
-		body_bytes -= job->body.maxlen;
 		pfree(job->body.data);
 		job->body.data = NULL;
 	}
@@ -228,7 +220,6 @@ build_body(PmJob *job)
 		ok = false;
 	}
 	PG_END_TRY();
-	body_bytes += job->body.maxlen;
 	return ok;
 }
 
@@ -252,7 +243,9 @@ pm_job_start(PmJob *job)
 			stale = true;
 	if (!stale && pm_channel_flows(job->channel))
 	{
-		if (!pm_channel_ready(job->channel, pm_moment()))
+		if (!pm_channel_ready(job->channel, pm_moment()) ||
+			pm_share_requests(job->channel) < 1 ||
+			!pm_share_may_send(job->channel))
 			return false;
 		token = pm_channel_token(job->channel);
 	}
@@ -277,6 +270,7 @@ pm_job_start(PmJob *job)
 	}
 
 	pm_channel_spend(job->channel);
+	pm_share_sent(job->channel, job->body.maxlen);
 	job->state = PM_JOB_SENDING;
 	job->request = pm_api_start_batch(job->channel->connector, token,
 									  &job->body, job);
@@ -338,14 +332,67 @@ apply_verdict(PmJob *job, PmMessage *m, const PmVerdict *verdict)
 			m->attempts++;
 			m->retry_at =
 				TimestampTzPlusMilliseconds(now,
-											Max(pm_jitter(Min(RETRY_BASE << Min(m->attempts, 10),
-															  RETRY_CEILING)),
-												100));
+											pm_message_delay(m->attempts));
 			break;
 		case PM_IN_DOUBT:
 			m->disposal = PM_KEEP;
 			break;
 	}
+}
+
+/*
+ * What the results of a batch say of the channel.  One that was accepted shows
+ * that nothing is wrong with it.  Where all were put off, or left in doubt, that
+ * is trouble of the connector's, though the request was answered; and that its
+ * configuration is refused is trouble as well, see apply_verdict.
+ */
+static void
+judge_channel(PmJob *job, const PmVerdict *items)
+{
+	PmChannel  *channel = job->channel;
+	const PmVerdict *put_off = NULL;
+	const PmVerdict *braking = NULL;
+	bool		misconfigured = false;
+	bool		judged = false;
+	int			i;
+
+	for (i = 0; i < job->batch->nmessages; i++)
+	{
+		const PmVerdict *item = &items[i];
+
+		switch (item->outcome)
+		{
+			case PM_ACCEPTED:
+				pm_channel_accepted(channel);
+				pm_channel_succeeded(channel);
+				return;
+			case PM_MISCONFIGURED:
+				misconfigured = true;
+				break;
+			case PM_UNAVAILABLE:
+			case PM_RATE_LIMITED:
+			case PM_IN_DOUBT:
+				put_off = item;
+				break;
+			case PM_REFUSED:
+			case PM_POISONED:
+				judged = true;
+				if (pm_channel_refused(channel, item))
+					braking = item;
+				break;
+			default:
+				judged = true;
+				break;
+		}
+	}
+	if (misconfigured)
+		return;
+	if (braking)
+		pm_channel_brake(channel, braking);
+	else if (judged)
+		pm_channel_succeeded(channel);
+	else if (put_off)
+		pm_channel_back_off(channel, put_off);
 }
 
 /* The request of a job has ended: find out what it means. */
@@ -365,14 +412,18 @@ pm_job_sent(PmJob *job)
 	job->channel->in_flight--;
 	job->state = PM_JOB_STORE;
 	pm_http_result(job->request, &result);
-	if (pm_api_read_batch(&result, batch->nmessages, to, &whole, items))
+	if (result.shortage && result.phase == PM_HTTP_NOT_SENT)
 	{
-		pm_channel_succeeded(job->channel);
+		pm_share_shortage();
+		pm_batch_dispose(batch, PM_RELEASE);
+	}
+	else if (pm_api_read_batch(&result, batch->nmessages, to, &whole, items))
+	{
 		for (i = 0; i < batch->nmessages; i++)
-		{
 			mask_verdict(job, &items[i], &batch->messages[i]);
+		judge_channel(job, items);
+		for (i = 0; i < batch->nmessages; i++)
 			apply_verdict(job, &batch->messages[i], &items[i]);
-		}
 	}
 	else
 	{

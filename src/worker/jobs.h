@@ -38,6 +38,7 @@ typedef struct PmJob
 	MemoryContext context;
 	PmHttpRequest *request;		/* or NULL */
 	StringInfoData body;
+	Size		size;			/* of the messages together, roughly */
 	PmMoment	act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE:
 								 * when to try again */
 	int			search_offset;
@@ -63,7 +64,6 @@ extern void pm_job_returned(PmJob *job, const PmMessage *m);
 extern void pm_job_settle(PmJob *job);
 extern bool pm_in_flight(int64 id);
 extern dlist_head *pm_jobs(void);
-extern Size pm_jobs_bytes(void);
 extern bool pm_job_start(PmJob *job);
 extern void pm_job_sent(PmJob *job);
 

@@ -23,6 +23,7 @@
 #include "postmark/http.h"
 #include "worker/channel.h"
 #include "worker/probe.h"
+#include "worker/share.h"
 
 /*
  * Probe a blocked channel, where it is time to.  Returns whether it was; then
@@ -65,7 +66,9 @@ pm_probe_found(PmChannel *channel, PmHttpRequest *request)
 	pm_http_release(request);
 	if (channel->state != PM_BLOCKED)
 		return;
-	if (verdict.outcome == PM_ACCEPTED)
+	if (result.shortage)
+		pm_share_shortage();
+	else if (verdict.outcome == PM_ACCEPTED)
 		channel->state = PM_OPEN;
 	else
 		pm_channel_block(channel, &verdict);
