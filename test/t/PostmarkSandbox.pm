@@ -122,6 +122,20 @@ sub ca_file
 
 =pod
 
+=item $sandbox->certificate
+
+The files of its certificate and key, a list, for another server to use.
+
+=cut
+
+sub certificate
+{
+	my ($self) = @_;
+	return map { $self->_path($_) } qw(cert.pem cert.key);
+}
+
+=pod
+
 =item $sandbox->stop, ->kill9, ->restart
 
 Ends the process with SIGTERM or SIGKILL and waits for it; starts it again
