@@ -46,6 +46,13 @@ doubled(long base, int times, long ceiling)
 	return Min(base, ceiling);
 }
 
+/* The time itself, but no less than the floor: Max() would ask for it twice. */
+static long
+at_least(long floor, long delay)
+{
+	return Max(delay, floor);
+}
+
 /* A random time up to "ceiling_ms". */
 long
 pm_jitter(long ceiling_ms)
@@ -58,16 +65,16 @@ pm_jitter(long ceiling_ms)
 long
 pm_backoff_delay(int failures)
 {
-	return Max(pm_jitter(doubled(BACKOFF_BASE, failures, BACKOFF_CEILING)),
-			   BACKOFF_FLOOR);
+	return at_least(BACKOFF_FLOOR,
+					pm_jitter(doubled(BACKOFF_BASE, failures, BACKOFF_CEILING)));
 }
 
 /* The same where message after message is refused. */
 long
 pm_brake_delay(int failures)
 {
-	return Max(pm_jitter(doubled(BACKOFF_BASE, failures, BRAKE_CEILING)),
-			   BACKOFF_FLOOR);
+	return at_least(BACKOFF_FLOOR,
+					pm_jitter(doubled(BACKOFF_BASE, failures, BRAKE_CEILING)));
 }
 
 /*
@@ -97,6 +104,6 @@ pm_block_delay(int failures)
 long
 pm_message_delay(int attempts)
 {
-	return Max(pm_jitter(doubled(MESSAGE_BASE, attempts, MESSAGE_CEILING)),
-			   MESSAGE_FLOOR);
+	return at_least(MESSAGE_FLOOR,
+					pm_jitter(doubled(MESSAGE_BASE, attempts, MESSAGE_CEILING)));
 }
