@@ -57,14 +57,13 @@ static PmStatement forget_history = {
 	1, {TEXTOID}
 };
 static PmStatement forget_codes = {
-	"WITH gone AS (DELETE FROM @.postmark_codes WHERE address" PM_EQ "$1"
-	" RETURNING hmac),"
-	" tries AS (DELETE FROM @.postmark_attempts AS a USING gone AS g"
-	" WHERE a.counter" PM_EQ "('\\x63'::pg_catalog.bytea"
-	" OPERATOR(pg_catalog.||) pg_catalog.substr(g.hmac, 1, 16)) RETURNING 1)"
-	" SELECT (SELECT pg_catalog.count(*) FROM gone)"
-	" OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM tries)",
+	"DELETE FROM @.postmark_codes WHERE address" PM_EQ "$1 RETURNING hmac",
 	1, {TEXTOID}
+};
+
+/* Keeps the worker from storing counters until they are gone everywhere */
+static PmStatement lock_attempts = {
+	"LOCK TABLE @.postmark_attempts IN SHARE ROW EXCLUSIVE MODE",
 };
 
 #define DELETED(table) \
@@ -127,6 +126,47 @@ cancel_unsent(const char *address)
 	return left;
 }
 
+/* Take a counter away, where it is counted and where it is stored. */
+static int64
+forget_counter_of(char kind, const unsigned char *hmac)
+{
+	bytea	   *name = palloc(VARHDRSZ + PM_COUNTER_NAME);
+
+	SET_VARSIZE(name, VARHDRSZ + PM_COUNTER_NAME);
+	*VARDATA(name) = kind;
+	memcpy(VARDATA(name) + 1, hmac, PM_COUNTER_NAME - 1);
+	pm_attempts_remove((unsigned char *) VARDATA(name));
+	return run(&forget_counter, PointerGetDatum(name));
+}
+
+/* The codes of an address, and the counters of failed attempts at them. */
+static int64
+forget_codes_of(const char *address)
+{
+	Datum		values[1];
+	SPITupleTable *codes;
+	uint64		ncodes;
+	int64		n;
+	uint64		i;
+
+	values[0] = CStringGetTextDatum(address);
+	pm_execute_now(&forget_codes, values, false);
+	codes = SPI_tuptable;
+	n = ncodes = SPI_processed;
+	for (i = 0; i < ncodes; i++)
+	{
+		bool		isnull;
+		bytea	   *hmac = DatumGetByteaPP(SPI_getbinval(codes->vals[i],
+														 codes->tupdesc, 1,
+														 &isnull));
+
+		if (VARSIZE_ANY_EXHDR(hmac) == PM_CODE_HMAC)
+			n += forget_counter_of(PM_COUNTER_CODE,
+								   (unsigned char *) VARDATA_ANY(hmac));
+	}
+	return n;
+}
+
 /* The counters of failed attempts of an address, in every connector. */
 static int64
 forget_counters(const char *address)
@@ -139,16 +179,12 @@ forget_counters(const char *address)
 		const char *connector = pm_connectors(i)->name;
 		unsigned char key[PM_CODE_KEY];
 		unsigned char hmac[PM_CODE_HMAC];
-		bytea	   *name = palloc(VARHDRSZ + PM_COUNTER_NAME);
 
 		if (!pm_code_key(connector, false, key))
 			continue;
 		pm_address_hmac(key, connector, address, hmac);
 		explicit_bzero(key, sizeof(key));
-		SET_VARSIZE(name, VARHDRSZ + PM_COUNTER_NAME);
-		*VARDATA(name) = PM_COUNTER_ADDRESS;
-		memcpy(VARDATA(name) + 1, hmac, PM_COUNTER_NAME - 1);
-		n += run(&forget_counter, PointerGetDatum(name));
+		n += forget_counter_of(PM_COUNTER_ADDRESS, hmac);
 	}
 	return n;
 }
@@ -185,8 +221,9 @@ postmark_forget(PG_FUNCTION_ARGS)
 	pm_connect_owner(&scope);
 	argument = CStringGetTextDatum(address);
 	n = run(&forget_history, argument);
+	pm_execute(&lock_attempts, NULL, NULL, 0);
 	n += forget_counters(address);
-	n += run(&forget_codes, argument);
+	n += forget_codes_of(address);
 	n += run(&forget_sends, argument);
 	n += run(&forget_suppressed, argument);
 	n += run(&forget_inquiries, argument);

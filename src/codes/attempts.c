@@ -492,6 +492,27 @@ pm_attempts_stored(const PmAttempts *attempts, int n)
 }
 
 /*
+ * Take away a counter of this database, at once, whatever becomes of the
+ * transaction.  The caller holds a lock on postmark_attempts that keeps the
+ * worker from storing it meanwhile.
+ *
+ * name: PM_COUNTER_NAME bytes
+ */
+void
+pm_attempts_remove(const unsigned char *name)
+{
+	AttemptsEntry *entry;
+
+	if (table == NULL)
+		return;
+	LWLockAcquire(table_lock, LW_EXCLUSIVE);
+	entry = find(name);
+	if (entry)
+		take_away(entry);
+	LWLockRelease(table_lock);
+}
+
+/*
  * A database is no more, or its extension with all codes: neither has use for
  * its counters.  Nothing to do without preload.
  */

@@ -146,6 +146,25 @@ subtest 'a wait that is cancelled' => sub {
 	return;
 };
 
+subtest 'a person who is forgotten' => sub {
+	$node->sql('DELETE FROM postmark_attempts');
+	my $code = issue('forget@t.example');
+	is(wrong_answers('forget@t.example', $code, 1),
+		'mismatch', 'a guess that nobody has stored yet');
+	$node->sql("SELECT postmark_forget('forget\@t.example')");
+	$code = issue('keep@t.example');
+	is(wrong_answers('keep@t.example', $code, 1),
+		'mismatch', "and another person's");
+	PostmarkExtra::reload($node, worker => 'on');
+	ok( $node->poll_query_until(
+			'postgres', 'SELECT count(*) > 0 FROM postmark_attempts'),
+		'counters are stored');
+	PostmarkExtra::reload($node, worker => 'off');
+	is($node->sql('SELECT count(*) FROM postmark_attempts'),
+		'2', 'but those of who was forgotten');
+	return;
+};
+
 subtest 'shares' => sub {
 	my $codes = $SHARE / 2;
 
