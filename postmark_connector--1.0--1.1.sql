@@ -100,6 +100,10 @@ WHERE a.attrelid OPERATOR(pg_catalog.=) s.starelid AND a.attnum OPERATOR(pg_cata
 UPDATE @extschema@.postmark_deferred SET expires_at = due_at
 	WHERE expires_at OPERATOR(pg_catalog.>) '294276-01-01'::pg_catalog.timestamptz;
 
+ALTER TABLE @extschema@.postmark_deferred ADD COLUMN doubts uuid[];
+COMMENT ON COLUMN @extschema@.postmark_deferred.doubts IS
+	'batches in which it may have been accepted, though Postmark''s search did not show it; NULL: none';
+
 -- ----------------------------------------------------------------------
 -- Codes
 -- ----------------------------------------------------------------------

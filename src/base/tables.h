@@ -71,7 +71,8 @@
 	COLUMN(ATTEMPTS, "attempts", INT4OID, true, PM_SQL_1_0) \
 	COLUMN(ERROR_CODE, "error_code", INT4OID, false, PM_SQL_1_0) \
 	COLUMN(LAST_ERROR, "last_error", TEXTOID, false, PM_SQL_1_0) \
-	COLUMN(NO_TRACK, "no_track", BOOLOID, false, PM_SQL_1_0)
+	COLUMN(NO_TRACK, "no_track", BOOLOID, false, PM_SQL_1_0) \
+	COLUMN(DOUBTS, "doubts", UUIDARRAYOID, false, PM_SQL_1_1)
 
 #define PM_INTENTS_COLUMNS(COLUMN) \
 	COLUMN(BATCH, "batch", UUIDOID, true, PM_SQL_1_0) \

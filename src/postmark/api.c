@@ -343,21 +343,23 @@ pm_api_start_server(const PmConnector *connector, const char *token,
 }
 
 /*
- * What of a batch (its postmark_batch) did Postmark accept?  A page from
- * offset on, to be read with pm_api_read_search.
+ * What of a batch, or of one message, did Postmark accept?  value is its
+ * postmark_batch or, if by_id, its postmark_id.  A page from offset on, to be
+ * read with pm_api_read_search.
  */
 PmHttpRequest *
 pm_api_start_search(const PmConnector *connector, const char *token,
-					const char *batch, int offset, void *owner)
+					bool by_id, const char *value, int offset, void *owner)
 {
 	StringInfoData path;
 	PmHttpRequest *request;
 
 	initStringInfo(&path);
 	appendStringInfo(&path,
-					 "messages/outbound?count=%d&offset=%d&metadata_" METADATA_BATCH "=",
-					 PM_SEARCH_PAGE, offset);
-	pm_http_escape(&path, batch);
+					 "messages/outbound?count=%d&offset=%d&metadata_%s=",
+					 PM_SEARCH_PAGE, offset,
+					 by_id ? METADATA_ID : METADATA_BATCH);
+	pm_http_escape(&path, value);
 	request = begin_request("GET", path.data, connector, token, NULL,
 							LONG_REPLY_MAX, owner);
 	pfree(path.data);

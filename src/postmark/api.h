@@ -64,8 +64,9 @@ extern PmHttpRequest *pm_api_start_batch(const PmConnector *connector,
 extern PmHttpRequest *pm_api_start_server(const PmConnector *connector,
 										  const char *token, void *owner);
 extern PmHttpRequest *pm_api_start_search(const PmConnector *connector,
-										  const char *token, const char *batch,
-										  int offset, void *owner);
+										  const char *token, bool by_id,
+										  const char *value, int offset,
+										  void *owner);
 extern PmHttpRequest *pm_api_start_recent(const PmConnector *connector,
 										  const char *token, int offset,
 										  void *owner);

@@ -75,6 +75,12 @@ pm_batch_copy_message(PmBatch *batch, const PmMessage *message)
 		m->template_alias = pstrdup(message->template_alias);
 	if (message->last_error)
 		m->last_error = pstrdup(message->last_error);
+	if (message->ndoubts > 0)
+	{
+		m->doubts = palloc(sizeof(pg_uuid_t) * message->ndoubts);
+		memcpy(m->doubts, message->doubts,
+			   sizeof(pg_uuid_t) * message->ndoubts);
+	}
 	if (message->payload)
 	{
 		m->payload = palloc(VARSIZE(message->payload));
@@ -106,6 +112,20 @@ pm_message_finish(PmMessage *message, const char *status, const char *error)
 	message->status = status;
 	if (error)
 		message->last_error = unconstify(char *, error);
+}
+
+/* A message of the batch was in doubt in it, and goes on without it. */
+void
+pm_message_doubted(PmBatch *batch, PmMessage *message)
+{
+	pg_uuid_t  *doubts = MemoryContextAlloc(batch->context,
+											sizeof(pg_uuid_t) *
+											(message->ndoubts + 1));
+
+	if (message->ndoubts > 0)
+		memcpy(doubts, message->doubts, sizeof(pg_uuid_t) * message->ndoubts);
+	doubts[message->ndoubts++] = batch->uuid;
+	message->doubts = doubts;
 }
 
 /*

@@ -46,6 +46,9 @@ typedef struct PmMessage
 	char	   *connector;
 	bool		no_track;		/* its links are never tracked */
 	int			attempts;
+	int			ndoubts;		/* how often it was in doubt */
+	pg_uuid_t  *doubts;			/* in these batches, the nil uuid for one that
+								 * is not known */
 	Size		size;			/* bytes of it in a request, roughly; not
 								 * counted beyond PM_MESSAGE_MAX */
 
@@ -80,6 +83,7 @@ extern void pm_batch_copy_message(PmBatch *batch, const PmMessage *message);
 extern void pm_batch_dispose(PmBatch *batch, PmDisposal disposal);
 extern void pm_message_finish(PmMessage *message, const char *status,
 							  const char *error);
+extern void pm_message_doubted(PmBatch *batch, PmMessage *message);
 
 /* A message's postmark_id, and room for it with its NUL */
 #define PM_METADATA_ID 48

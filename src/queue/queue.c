@@ -46,6 +46,19 @@
 /* Of every query that reads messages, which add the last of these */
 #define MESSAGE_COLUMNS \
 	"ctid, xmax, id, created_at, expires_at, email, usage_type, code, payload, locale, connector, no_track"
+
+/*
+ * What was tried: nothing of a message in the hot table.  1.0 has no column for
+ * the batches in which one was in doubt, so there whoever was tried before
+ * counts as one that was in doubt twice, in batches that nobody knows.
+ */
+#define QUEUE_TRIES "created_at, 0, NULL::integer, NULL::text, NULL::uuid[]"
+#define DEFERRED_TRIES "due_at, attempts, error_code, last_error, doubts"
+#define DEFERRED_TRIES_1_0 \
+	"due_at, attempts, error_code, last_error, CASE WHEN attempts > 0 THEN" \
+	" '{00000000-0000-0000-0000-000000000000," \
+	"00000000-0000-0000-0000-000000000000}'::uuid[] END"
+
 enum
 {
 	COL_CTID,
@@ -64,33 +77,38 @@ enum
 	COL_ATTEMPTS,
 	COL_ERROR_CODE,
 	COL_LAST_ERROR,
+	COL_DOUBTS,
 	MESSAGE_NCOLUMNS
 };
 
 static PmStatement read_queue = {
-	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
-	" NULL::integer, NULL::text FROM @.postmark_queue"
+	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES " FROM @.postmark_queue"
 	" WHERE lane = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4",
 	4, {INT4OID, INT8OID, INT8OID, INT8OID}
 };
 static PmStatement read_deferred = {
-	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
-	" error_code, last_error FROM @.postmark_deferred"
+	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES " FROM @.postmark_deferred"
 	" WHERE lane = $1 AND due_at <= $2 AND (due_at, id) > ($3, $4)"
+	" AND (doubts IS NOT NULL) = $6"
 	" ORDER BY due_at, id LIMIT $5",
-	5, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID}
+	6, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, BOOLOID},
+	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES_1_0
+	" FROM @.postmark_deferred"
+	" WHERE lane = $1 AND due_at <= $2 AND (due_at, id) > ($3, $4)"
+	" AND (attempts > 0) = $6"
+	" ORDER BY due_at, id LIMIT $5"
 };
 static PmStatement read_queue_ids = {
-	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
-	" NULL::integer, NULL::text FROM @.postmark_queue"
+	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES " FROM @.postmark_queue"
 	" WHERE lane = $1 AND id = ANY ($2)",
 	2, {INT4OID, INT8ARRAYOID}
 };
 static PmStatement read_deferred_ids = {
-	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
-	" error_code, last_error FROM @.postmark_deferred"
+	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES " FROM @.postmark_deferred"
 	" WHERE lane = $1 AND id = ANY ($2)",
-	2, {INT4OID, INT8ARRAYOID}
+	2, {INT4OID, INT8ARRAYOID},
+	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES_1_0
+	" FROM @.postmark_deferred WHERE lane = $1 AND id = ANY ($2)"
 };
 static PmStatement lock_queue = {
 	"SELECT id FROM @.postmark_queue WHERE ctid = ANY ($1)"
@@ -114,20 +132,23 @@ static PmStatement next_deferred_lane = {
 };
 static PmStatement deferred_due = {
 	"SELECT due_at FROM @.postmark_deferred WHERE lane = $1 AND due_at > $2"
-	" ORDER BY lane, due_at LIMIT 1",
-	2, {INT4OID, TIMESTAMPTZOID}
+	" AND (doubts IS NOT NULL) = $3 ORDER BY lane, due_at LIMIT 1",
+	3, {INT4OID, TIMESTAMPTZOID, BOOLOID},
+	"SELECT due_at FROM @.postmark_deferred WHERE lane = $1 AND due_at > $2"
+	" AND (attempts > 0) = $3 ORDER BY lane, due_at LIMIT 1"
 };
 static PmStatement expired_queue = {
-	"SELECT " MESSAGE_COLUMNS ", created_at, 0,"
-	" NULL::integer, NULL::text FROM @.postmark_queue"
+	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES " FROM @.postmark_queue"
 	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
 	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
 };
 static PmStatement expired_deferred = {
-	"SELECT " MESSAGE_COLUMNS ", due_at, attempts,"
-	" error_code, last_error FROM @.postmark_deferred"
+	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES " FROM @.postmark_deferred"
 	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
-	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
+	3, {INT4OID, TIMESTAMPTZOID, INT8OID},
+	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES_1_0
+	" FROM @.postmark_deferred"
+	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3"
 };
 static PmStatement expiry_queue = {
 	"SELECT min(expires_at) FROM @.postmark_queue WHERE lane = $1",
@@ -150,6 +171,10 @@ static PmStatement update_intent = {
 	"UPDATE @.postmark_intents SET ids = $2 WHERE batch = $1",
 	2, {UUIDOID, INT8ARRAYOID}
 };
+static PmStatement renew_intent = {
+	"UPDATE @.postmark_intents SET created_at = $2 WHERE batch = $1",
+	2, {UUIDOID, TIMESTAMPTZOID}
+};
 static PmStatement delete_intent = {
 	"DELETE FROM @.postmark_intents WHERE batch = $1",
 	1, {UUIDOID}
@@ -169,11 +194,16 @@ static PmStatement delete_deferred = {
 static PmStatement insert_deferred = {
 	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
 	" email, usage_type, code, payload, locale, connector, attempts,"
-	" error_code, last_error, no_track)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-	15, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	" error_code, last_error, no_track, doubts)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+	" $16)",
+	16, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, INT4OID,
-	INT4OID, TEXTOID, BOOLOID}
+	INT4OID, TEXTOID, BOOLOID, UUIDARRAYOID},
+	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
+	" email, usage_type, code, payload, locale, connector, attempts,"
+	" error_code, last_error, no_track)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 };
 static PmStatement clear_trouble = {
 	"DELETE FROM @.postmark_trouble WHERE connector = $1", 1, {TEXTOID}
@@ -272,6 +302,19 @@ read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
 	message->error_code = isnull[COL_ERROR_CODE] ? -1
 		: DatumGetInt32(values[COL_ERROR_CODE]);
 	message->last_error = TEXT(COL_LAST_ERROR);
+	if (!isnull[COL_DOUBTS])
+	{
+		Datum	   *elements;
+		int			i;
+
+		deconstruct_array(DatumGetArrayTypeP(values[COL_DOUBTS]), UUIDOID,
+						  UUID_LEN, false, TYPALIGN_CHAR, &elements, NULL,
+						  &message->ndoubts);
+		message->doubts = palloc(sizeof(pg_uuid_t) *
+								 Max(message->ndoubts, 1));
+		for (i = 0; i < message->ndoubts; i++)
+			message->doubts[i] = *DatumGetUUIDP(elements[i]);
+	}
 	message->size += strlen(message->email) + 300;
 	MemoryContextSwitchTo(old);
 
@@ -282,16 +325,16 @@ read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
  * Append the rows of a query to a batch, through a cursor, until "limit" were
  * read or they have "max_size" bytes.
  *
- * passed_over: whether a message is to be left out, by its id, or NULL; such
- *				ones count neither for the limit nor for the size
+ * passed_over: whether a message is to be left out, by its id and "arg", or
+ *				NULL; such ones count neither for the limit nor for the size
  * position:	becomes that of the last row that was looked at, or NULL
  *
  * Returns whether there are no more.
  */
 static bool
 read_messages(PmBatch *batch, PmStatement *query, Datum *values,
-			  bool (*passed_over) (int64 id), PmDeferredPosition *position,
-			  int limit, Size max_size)
+			  PmPassedOver passed_over, void *arg,
+			  PmDeferredPosition *position, int limit, Size max_size)
 {
 	Portal		portal;
 	int			want = Min(limit, FIRST_FETCH);
@@ -321,7 +364,7 @@ read_messages(PmBatch *batch, PmStatement *query, Datum *values,
 				position->due_at = time_column(row, desc, COL_DUE_AT + 1);
 				position->id = id;
 			}
-			if (passed_over && passed_over(id))
+			if (passed_over && passed_over(id, arg))
 				continue;
 			read_message(batch, message, row, desc);
 			batch->nmessages++;
@@ -355,20 +398,22 @@ pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
 	values[1] = Int64GetDatum(above);
 	values[2] = Int64GetDatum(upto);
 	values[3] = Int64GetDatum(limit);
-	return read_messages(batch, &read_queue, values, NULL, NULL, limit,
+	return read_messages(batch, &read_queue, values, NULL, NULL, NULL, limit,
 						 max_size);
 }
 
 /*
  * The same for deferred messages of the lane that were due at "due", in that
- * order, from behind "position" on, which is moved.  Those that "passed_over" is
+ * order, from behind "position" on, which is moved: for those that were in
+ * doubt, or for the others, as "doubtful" says.  Those that "passed_over" is
  * true of are left out.
  */
 bool
-pm_deferred_read(PmBatch *batch, TimestampTz due, PmDeferredPosition *position,
-				 bool (*passed_over) (int64 id), int limit, Size max_size)
+pm_deferred_read(PmBatch *batch, bool doubtful, TimestampTz due,
+				 PmDeferredPosition *position,
+				 PmPassedOver passed_over, void *arg, int limit, Size max_size)
 {
-	Datum		values[5];
+	Datum		values[6];
 
 	at_table = PM_DEFERRED;
 	values[0] = Int32GetDatum(batch->lane);
@@ -376,8 +421,9 @@ pm_deferred_read(PmBatch *batch, TimestampTz due, PmDeferredPosition *position,
 	values[2] = TimestampTzGetDatum(position->due_at);
 	values[3] = Int64GetDatum(position->id);
 	values[4] = Int64GetDatum(PG_INT64_MAX);
-	return read_messages(batch, &read_deferred, values, passed_over, position,
-						 limit, max_size);
+	values[5] = BoolGetDatum(doubtful);
+	return read_messages(batch, &read_deferred, values, passed_over, arg,
+						 position, limit, max_size);
 }
 
 static Datum
@@ -406,7 +452,7 @@ pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids)
 	values[0] = Int32GetDatum(batch->lane);
 	values[1] = int8_array(ids, nids);
 	read_messages(batch, batch->deferred ? &read_deferred_ids : &read_queue_ids,
-				  values, NULL, NULL, nids, MaxAllocSize);
+				  values, NULL, NULL, NULL, nids, MaxAllocSize);
 }
 
 /* Of pointers to item pointers */
@@ -538,15 +584,19 @@ pm_next_deferred_lane(int32 from, int32 *lane)
 	return next_lane(&next_deferred_lane, from, lane);
 }
 
-/* When a lane's next deferred message is due, later than "after". */
+/*
+ * When a lane's next deferred message is due, later than "after": of those that
+ * were in doubt, or of the others.
+ */
 bool
-pm_deferred_due(int32 lane, TimestampTz after, TimestampTz *due)
+pm_deferred_due(int32 lane, bool doubtful, TimestampTz after, TimestampTz *due)
 {
-	Datum		values[2];
+	Datum		values[3];
 
 	at_table = PM_DEFERRED;
 	values[0] = Int32GetDatum(lane);
 	values[1] = TimestampTzGetDatum(after);
+	values[2] = BoolGetDatum(doubtful);
 	pm_execute(&deferred_due, values, NULL, 1);
 	if (SPI_processed == 0)
 		return false;
@@ -573,7 +623,7 @@ pm_queue_expired(PmBatch *batch, TimestampTz now, int limit, TimestampTz *next)
 	values[2] = Int64GetDatum(limit);
 	if (!read_messages(batch,
 					   batch->deferred ? &expired_deferred : &expired_queue,
-					   values, NULL, NULL, limit, MaxAllocSize))
+					   values, NULL, NULL, NULL, limit, MaxAllocSize))
 		return true;
 
 	pm_execute(batch->deferred ? &expiry_deferred : &expiry_queue, values, NULL, 1);
@@ -650,12 +700,40 @@ pm_intent_insert(PmBatch *batch)
 	pm_execute(&insert_intent, values, NULL, 0);
 }
 
+static Datum
+uuid_array(const pg_uuid_t *uuids, int nuuids)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(nuuids, 1));
+	int			i;
+
+	for (i = 0; i < nuuids; i++)
+		elements[i] = UUIDPGetDatum(&uuids[i]);
+	return PointerGetDatum(construct_array(elements, nuuids, UUIDOID, UUID_LEN,
+										   false, TYPALIGN_CHAR));
+}
+
+/*
+ * Write down that the batch, which has an intent, is about to be sent at
+ * batch->created_at only.  Returns false if the intent was there no more.
+ */
+bool
+pm_intent_renew(const PmBatch *batch)
+{
+	Datum		values[2];
+
+	values[0] = UUIDPGetDatum(&batch->uuid);
+	values[1] = TimestampTzGetDatum(batch->created_at);
+	at_table = PM_INTENTS;
+	pm_execute(&renew_intent, values, NULL, 0);
+	return SPI_processed == 1;
+}
+
 /* A message that waits for its next attempt. */
 static void
 store_deferred(const PmBatch *batch, const PmMessage *m)
 {
-	Datum		values[15];
-	char		nulls[16] = "               ";
+	Datum		values[16];
+	char		nulls[17] = "                ";
 	TimestampTz due = Min(m->retry_at, m->expires_at);
 
 	at_table = PM_DEFERRED;
@@ -690,6 +768,10 @@ store_deferred(const PmBatch *batch, const PmMessage *m)
 		nulls[13] = 'n';
 	values[14] = BoolGetDatum(true);
 	nulls[14] = m->no_track ? ' ' : 'n';
+	if (m->ndoubts > 0)
+		values[15] = uuid_array(m->doubts, m->ndoubts);
+	else
+		nulls[15] = 'n';
 	pm_execute(&insert_deferred, values, nulls, 0);
 }
 

@@ -40,15 +40,18 @@ typedef struct PmDeferredPosition
 	int64		id;
 } PmDeferredPosition;
 
+/* Whether a message is to be left out while others are read */
+typedef bool (*PmPassedOver) (int64 id, void *arg);
+
 extern PmObject pm_queue_table(void);
 extern char *pm_queue_failure(void);
 
 /* Reading */
 extern bool pm_queue_read(PmBatch *batch, int64 above, int64 upto, int limit,
 						  Size max_size);
-extern bool pm_deferred_read(PmBatch *batch, TimestampTz due,
+extern bool pm_deferred_read(PmBatch *batch, bool doubtful, TimestampTz due,
 							 PmDeferredPosition *position,
-							 bool (*passed_over) (int64 id), int limit,
+							 PmPassedOver passed_over, void *arg, int limit,
 							 Size max_size);
 extern void pm_queue_read_ids(PmBatch *batch, const int64 *ids, int nids);
 extern void pm_cancel_locktag(LOCKTAG *tag);
@@ -56,13 +59,15 @@ extern void pm_queue_keep_out_cancels(void);
 extern void pm_queue_lock(PmBatch *batch, int first);
 extern bool pm_next_queue_lane(int32 from, int32 *lane);
 extern bool pm_next_deferred_lane(int32 from, int32 *lane);
-extern bool pm_deferred_due(int32 lane, TimestampTz after, TimestampTz *due);
+extern bool pm_deferred_due(int32 lane, bool doubtful, TimestampTz after,
+							TimestampTz *due);
 extern bool pm_queue_expired(PmBatch *batch, TimestampTz now, int limit,
 							 TimestampTz *next);
 extern int	pm_read_intents(PmIntent **intents);
 
 /* Writing */
 extern void pm_intent_insert(PmBatch *batch);
+extern bool pm_intent_renew(const PmBatch *batch);
 extern bool pm_batch_store(PmBatch *batch, TimestampTz now, bool careful);
 extern void pm_trouble_store(const char *connector, const char *state,
 							 const char *detail, const char *hint);

@@ -249,7 +249,7 @@ pm_channels_load(void)
 		/* Deferred for want of a template, perhaps: look at them */
 		for (p = 0; p < PM_PRIORITIES; p++)
 			if (channel->lanes[p])
-				channel->lanes[p]->due = PM_AT_ONCE;
+				pm_lane_look(channel->lanes[p], PM_AT_ONCE);
 	}
 }
 
@@ -283,7 +283,7 @@ pm_channel_lane(PmChannel *channel, int32 lane)
 												  sizeof(PmLane));
 
 		made->lane = lane;
-		made->due = PM_NEVER;
+		made->due = made->doubtful_due = PM_NEVER;
 		channel->lanes[index] = made;
 	}
 	return channel->lanes[index];
@@ -311,7 +311,7 @@ pm_channels_wake(const PmWakeup *wakeup)
 				continue;
 			lane = pm_channel_lane(channel, number);
 			if (wakeup->reasons & PM_WAKE_DEFERRED)
-				lane->due = PM_AT_ONCE;
+				pm_lane_look(lane, PM_AT_ONCE);
 			if (!(wakeup->reasons & PM_WAKE_MESSAGES))
 				continue;
 			lane->dirty = true;
@@ -413,7 +413,7 @@ pm_channel_on_trial(PmChannel *channel, PmMoment now)
 		return false;
 	if (channel->state == PM_OPEN)
 		return channel->trouble_shown &&
-			(channel->in_flight > 0 || pm_channel_has_work(channel, now));
+			(channel->in_flight > 0 || pm_channel_can_claim(channel, now));
 	return channel->probing || channel->retry_at <= now;
 }
 
@@ -429,45 +429,75 @@ refill_allowance(PmChannel *channel, PmMoment now)
 }
 
 /*
- * How many requests that send it may have under way, and how many messages
- * each: after trouble it tries with one message.
+ * How many messages a request has at most: after trouble it is tried with one.
  */
-int
-pm_channel_limit(const PmChannel *channel)
-{
-	return channel->trial ? 1 : pm_max_in_flight;
-}
-
 int
 pm_channel_batch_size(const PmChannel *channel)
 {
 	return channel->trial ? 1 : pm_batch_size;
 }
 
-/* Whether a request that sends may begin now. */
-bool
-pm_channel_ready(PmChannel *channel, PmMoment now)
+/*
+ * How many requests that send may be under way beside those that are, whatever
+ * time it is: with messages that were in doubt before, or with others.
+ *
+ * What was in doubt may be what makes Postmark fail.  So it has not all of the
+ * room, is never what shows whether a channel that was in trouble works again,
+ * and does not keep that from being tried.
+ */
+static int
+free_places(const PmChannel *channel, bool doubtful)
 {
+	int			places = pm_max_in_flight - channel->in_flight;
+	int			undoubted = channel->in_flight - channel->doubtful_in_flight;
+
+	if (doubtful)
+		places = Min(places,
+					 (channel->trial ? 1 : Max(pm_max_in_flight / 2, 1)) -
+					 channel->doubtful_in_flight);
+	else if (channel->trial)
+		places = Min(places, 1 - undoubted);
+	return Max(places, 0);
+}
+
+/*
+ * How many requests that send may begin now, of those with "doubtful" messages
+ * or of the others.
+ */
+int
+pm_channel_room(PmChannel *channel, bool doubtful, PmMoment now)
+{
+	int			room;
+
 	if (!pm_channel_flows(channel) || channel->unstored > 0 ||
-		channel->recent_wanted)
-		return false;
-	if (channel->in_flight >= pm_channel_limit(channel))
-		return false;
-	if (channel->connector->max_requests_per_second > 0)
+		channel->recent_wanted || (doubtful && channel->doubtful_at > now))
+		return 0;
+	room = free_places(channel, doubtful);
+	if (room > 0 && channel->connector->max_requests_per_second > 0)
 	{
 		refill_allowance(channel, now);
-		if (channel->allowance < 1.0)
-			return false;
+		room = channel->allowance < 1.0 ? 0 : 1;
 	}
-	return true;
+	return room;
 }
 
 /* A request that sends is about to begin. */
 void
-pm_channel_spend(PmChannel *channel)
+pm_channel_spend(PmChannel *channel, bool doubtful)
 {
 	channel->in_flight++;
+	if (doubtful)
+		channel->doubtful_in_flight++;
 	channel->allowance -= 1.0;
+}
+
+/* Such a request has ended. */
+void
+pm_channel_ended(PmChannel *channel, bool doubtful)
+{
+	channel->in_flight--;
+	if (doubtful)
+		channel->doubtful_in_flight--;
 }
 
 /* Postmark may repeat the token that it was sent: it must not be shown. */
@@ -600,6 +630,23 @@ pm_channel_brake(PmChannel *channel, const PmVerdict *verdict)
 }
 
 /*
+ * A request with messages that were in doubt before has left them in doubt
+ * again.  It may be their fault: that says nothing of the channel, but the next
+ * request of this kind waits, and longer each time.
+ */
+void
+pm_channel_doubted(PmChannel *channel)
+{
+	PmMoment	now = pm_moment();
+	long		delay;
+
+	if (channel->doubtful_at <= now)
+		channel->doubtful_failures++;
+	delay = pm_backoff_delay(channel->doubtful_failures);
+	channel->doubtful_at = Max(channel->doubtful_at, pm_later(now, delay));
+}
+
+/*
  * Postmark refuses the configuration: close the channel until a probe
  * succeeds, or the settings change.
  */
@@ -686,17 +733,26 @@ pm_channel_tick(PmChannel *channel, PmMoment now)
 		channel->state = PM_OPEN;
 }
 
-/* Whether there may be messages of the channel to send now. */
+/* Whether there may be messages of the channel that may be sent now. */
 bool
-pm_channel_has_work(PmChannel *channel, PmMoment now)
+pm_channel_can_claim(PmChannel *channel, PmMoment now)
 {
+	bool		room = pm_channel_room(channel, false, now) > 0;
+	bool		doubtful_room = pm_channel_room(channel, true, now) > 0;
 	int			p;
 
 	for (p = 0; p < PM_PRIORITIES; p++)
-		if (channel->lanes[p] &&
-			(pm_lane_hot_work(channel->lanes[p], now) ||
-			 pm_lane_deferred_work(channel->lanes[p], now)))
+	{
+		const PmLane *lane = channel->lanes[p];
+
+		if (lane == NULL)
+			continue;
+		if (room && (pm_lane_hot_work(lane, now) ||
+					 pm_lane_deferred_work(lane, false, now)))
 			return true;
+		if (doubtful_room && pm_lane_deferred_work(lane, true, now))
+			return true;
+	}
 	return false;
 }
 
@@ -705,6 +761,8 @@ PmMoment
 pm_channel_next(PmChannel *channel, PmMoment now)
 {
 	PmMoment	next = PM_NEVER;
+	bool		room = free_places(channel, false) > 0;
+	bool		doubtful_room = free_places(channel, true) > 0;
 	int			p;
 
 	if (channel->connector == NULL)
@@ -718,12 +776,18 @@ pm_channel_next(PmChannel *channel, PmMoment now)
 	}
 	if (channel->recent_wanted)
 		return channel->recent_asked ? PM_NEVER : channel->recent_at;
-	if (channel->unstored > 0 ||
-		channel->in_flight >= pm_channel_limit(channel))
+	if (channel->unstored > 0)
 		return PM_NEVER;
 	for (p = 0; p < PM_PRIORITIES; p++)
-		if (channel->lanes[p])
-			next = Min(next, pm_lane_next(channel->lanes[p], now));
+	{
+		const PmLane *lane = channel->lanes[p];
+
+		if (lane && room)
+			next = Min(next, pm_lane_next(lane, now));
+		if (lane && doubtful_room)
+			next = Min(next, Max(pm_lane_next_doubtful(lane),
+								 channel->doubtful_at));
+	}
 	if (next <= now && channel->connector->max_requests_per_second > 0)
 	{
 		double		wait;

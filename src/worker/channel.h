@@ -52,6 +52,10 @@ typedef struct PmChannel
 	int			refusal_code;	/* and this ErrorCode */
 
 	int			in_flight;		/* requests that send */
+	int			doubtful_in_flight; /* of these, with messages that were in
+									 * doubt */
+	PmMoment	doubtful_at;	/* when the next one of these may begin */
+	int			doubtful_failures;	/* of these in a row */
 	int			asking;			/* requests that ask, as of the turn's
 								 * beginning */
 	Size		body_bytes;		/* of requests that send, and of messages that */
@@ -86,21 +90,23 @@ extern char *pm_channel_token(PmChannel *channel);
 extern void pm_channel_mask(PmChannel *channel, char *text);
 extern bool pm_channel_flows(PmChannel *channel);
 extern bool pm_channel_on_trial(PmChannel *channel, PmMoment now);
-extern bool pm_channel_ready(PmChannel *channel, PmMoment now);
-extern void pm_channel_spend(PmChannel *channel);
-extern int	pm_channel_limit(const PmChannel *channel);
+extern int	pm_channel_room(PmChannel *channel, bool doubtful,
+							PmMoment now);
+extern void pm_channel_spend(PmChannel *channel, bool doubtful);
+extern void pm_channel_ended(PmChannel *channel, bool doubtful);
 extern int	pm_channel_batch_size(const PmChannel *channel);
 extern void pm_channel_succeeded(PmChannel *channel);
 extern void pm_channel_accepted(PmChannel *channel);
 extern bool pm_channel_refused(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_brake(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict);
+extern void pm_channel_doubted(PmChannel *channel);
 extern void pm_channel_block(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_no_token(PmChannel *channel);
 extern void pm_channel_damaged(PmChannel *channel, const char *what);
 extern void pm_channels_mended(void);
 extern void pm_channel_tick(PmChannel *channel, PmMoment now);
-extern bool pm_channel_has_work(PmChannel *channel, PmMoment now);
+extern bool pm_channel_can_claim(PmChannel *channel, PmMoment now);
 extern PmMoment pm_channel_next(PmChannel *channel, PmMoment now);
 
 #endif							/* PM_CHANNEL_H */

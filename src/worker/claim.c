@@ -47,11 +47,26 @@
  */
 #define ANSWERED_PER_REQUEST 2
 
+/*
+ * Messages that were in doubt once share a request with so many at most: one
+ * of them may be the culprit, and then all of them rest again.  Whoever was in
+ * doubt twice goes alone.
+ */
+#define DOUBTFUL_BATCH		50
+
 /* When somebody has a message locked, try it again after, ms */
 #define ROW_LOCKED_DELAY	100
 
 /* When somebody has a table locked, try it again after, ms */
 #define TABLE_LOCKED_DELAY	100
+
+/* Where messages are claimed from */
+typedef enum Source
+{
+	FROM_QUEUE,
+	FROM_DEFERRED,
+	FROM_DOUBTFUL				/* deferred ones that were in doubt */
+} Source;
 
 static int	next_channel;		/* who claims first */
 
@@ -98,7 +113,7 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 			PmMoment	again = pm_later(now, ROW_LOCKED_DELAY);
 
 			if (batch->deferred)
-				lane->due = Min(lane->due, again);
+				pm_lane_look(lane, again);
 			else
 			{
 				pm_ranges_add(&lane->locked, m->id, m->id);
@@ -212,19 +227,48 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 }
 
 /*
- * Read what is due of a lane's deferred messages until the batch is full or
- * nothing is left.  Those in flight are still in the table, and stand first.
+ * Whether a message is in flight already; such deferred ones are still in the
+ * table, and stand first.
+ */
+static bool
+passed_over(int64 id, void *arg)
+{
+	return pm_in_flight(id);
+}
+
+/*
+ * Of messages that were in doubt, keep those from the first on that may share a
+ * request.  Returns whether there were others.
+ */
+static bool
+keep_company(PmBatch *batch)
+{
+	int			n = batch->nmessages;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (batch->messages[i].ndoubts > 1)
+			break;
+	batch->nmessages = Min(Max(i, 1), n);
+	return batch->nmessages < n;
+}
+
+/*
+ * Read what is due of a lane's deferred messages, of those that were in doubt
+ * or of the others, until the batch is full or nothing is left.
  */
 static void
-read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
+read_deferred(PmChannel *channel, PmLane *lane, bool doubtful, PmBatch *batch,
 			  PmBatch *aside, PmMoment now)
 {
 	PmDeferredPosition position = {DT_NOBEGIN, 0};
 	TimestampTz time = GetCurrentTimestamp();
-	int			limit = pm_channel_batch_size(channel);
+	PmMoment   *due = doubtful ? &lane->doubtful_due : &lane->due;
+	int			limit = doubtful ? Min(pm_batch_size, DOUBTFUL_BATCH)
+		: pm_channel_batch_size(channel);
 	bool		exhausted = false;
 
-	lane->due = PM_NEVER;
+	*due = PM_NEVER;
 	while (!exhausted && batch->nmessages < limit &&
 		   aside->nmessages < pm_batch_size)
 	{
@@ -233,18 +277,21 @@ read_deferred(PmChannel *channel, PmLane *lane, PmBatch *batch,
 
 		if (size >= BATCH_BYTES)
 			break;
-		exhausted = pm_deferred_read(batch, time, &position, pm_in_flight,
-									 limit - first, BATCH_BYTES - size);
+		exhausted = pm_deferred_read(batch, doubtful, time, &position,
+									 passed_over, NULL, limit - first,
+									 BATCH_BYTES - size);
 		sift(channel, lane, batch, first, aside, now);
 	}
+	if (doubtful && keep_company(batch))
+		exhausted = false;
 	if (!exhausted)
-		lane->due = now;
+		*due = now;
 	else
 	{
-		TimestampTz due;
+		TimestampTz next;
 
-		if (pm_deferred_due(lane->lane, time, &due))
-			lane->due = Min(lane->due, pm_moment_of(due));
+		if (pm_deferred_due(lane->lane, doubtful, time, &next))
+			*due = Min(*due, pm_moment_of(next));
 	}
 }
 
@@ -260,7 +307,7 @@ store_aside(PmBatch *aside, PmLane *lane, bool careful)
 		const PmMessage *m = &aside->messages[i];
 
 		if (m->disposal == PM_DEFER)
-			lane->due = Min(lane->due, pm_moment_of(m->retry_at));
+			pm_lane_look(lane, pm_moment_of(m->retry_at));
 		else
 			pm_house_finished(m);
 	}
@@ -268,9 +315,10 @@ store_aside(PmBatch *aside, PmLane *lane, bool careful)
 
 /* Claim a batch from one lane and write its intent; false: there was none. */
 static bool
-claim(PmChannel *channel, PmLane *lane, bool deferred, PmMoment now,
+claim(PmChannel *channel, PmLane *lane, Source source, PmMoment now,
 	  bool careful)
 {
+	bool		deferred = source != FROM_QUEUE;
 	PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane->lane,
 										deferred, pm_batch_size);
 	PmBatch    *aside = pm_batch_create(CurrentMemoryContext, lane->lane,
@@ -282,7 +330,8 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, PmMoment now,
 	claiming_deferred = deferred;
 	pm_undo_note_lane(lane);
 	if (deferred)
-		read_deferred(channel, lane, batch, aside, now);
+		read_deferred(channel, lane, source == FROM_DOUBTFUL, batch, aside,
+					  now);
 	else
 		read_lane(channel, lane, batch, aside, now);
 	if (aside->nmessages > 0)
@@ -315,9 +364,16 @@ claim(PmChannel *channel, PmLane *lane, bool deferred, PmMoment now,
 static bool
 may_claim(PmChannel *channel, PmMoment now)
 {
-	return pm_channel_ready(channel, now) &&
-		pm_channel_has_work(channel, now) &&
+	return pm_channel_can_claim(channel, now) &&
 		pm_share_requests(channel) > 0 && pm_share_may_claim(channel);
+}
+
+/* Whether a lane has something to be claimed from that source. */
+static bool
+has_work(const PmLane *lane, Source source, PmMoment now)
+{
+	return source == FROM_QUEUE ? pm_lane_hot_work(lane, now)
+		: pm_lane_deferred_work(lane, source == FROM_DOUBTFUL, now);
 }
 
 /*
@@ -328,8 +384,12 @@ static void
 claim_channel(PmChannel *channel, PmMoment now, PmMoment until,
 			  bool careful)
 {
+	/* What waits for longest goes first; it has not all of the room */
+	static const Source sources[] = {FROM_DOUBTFUL, FROM_DEFERRED, FROM_QUEUE};
 	char	   *token;
 	int			room;
+	int			doubtful_room;
+	int			total;
 	int			p;
 
 	if (!may_claim(channel, now))
@@ -341,28 +401,33 @@ claim_channel(PmChannel *channel, PmMoment now, PmMoment until,
 		return;
 	}
 	pfree(token);
-	room = Min(pm_channel_limit(channel) - channel->in_flight,
-			   pm_share_requests(channel));
-	room = Min(room, ANSWERED_PER_REQUEST * pm_max_in_flight -
-			   channel->in_flight - channel->answered);
+	doubtful_room = pm_channel_room(channel, true, now);
+	room = pm_channel_room(channel, false, now);
+	total = Min(pm_max_in_flight - channel->in_flight,
+				pm_share_requests(channel));
+	total = Min(total, ANSWERED_PER_REQUEST * pm_max_in_flight -
+				channel->in_flight - channel->answered);
 	if (channel->connector->max_requests_per_second > 0)
-		room = Min(room, 1);
+		total = Min(total, 1);
 	for (p = 0; p < PM_PRIORITIES; p++)
 	{
 		PmLane	   *lane = channel->lanes[p];
+		int			s;
 
-		if (lane == NULL)
-			continue;
-		while (room > 0 && pm_lane_deferred_work(lane, now) &&
-			   pm_share_may_claim(channel) &&
-			   claim(channel, lane, true, now, careful))
-			if (--room > 0 && pm_moment() >= until)
-				return;
-		while (room > 0 && pm_lane_hot_work(lane, now) &&
-			   pm_share_may_claim(channel) &&
-			   claim(channel, lane, false, now, careful))
-			if (--room > 0 && pm_moment() >= until)
-				return;
+		for (s = 0; lane != NULL && s < lengthof(sources); s++)
+		{
+			int		   *left = sources[s] == FROM_DOUBTFUL ? &doubtful_room
+				: &room;
+
+			while (*left > 0 && total > 0 && has_work(lane, sources[s], now) &&
+				   pm_share_may_claim(channel) &&
+				   claim(channel, lane, sources[s], now, careful))
+			{
+				(*left)--;
+				if (--total > 0 && pm_moment() >= until)
+					return;
+			}
+		}
 	}
 }
 

@@ -262,6 +262,7 @@ next_turn(PmMoment now)
 		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
 
 		if (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT ||
+			job->state == PM_JOB_LATE ||
 			(job->state == PM_JOB_DOUBT && pm_share_requests(job->channel) > 0))
 			next = Min(next, job->act_at);
 		else if (job->state == PM_JOB_READY && job->channel->in_flight == 0)

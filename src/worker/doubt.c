@@ -9,6 +9,13 @@
  * have goes back into the queue.  The search lags behind, so a batch rests for
  * settle_time first.
  *
+ * It may lag by more than that, so what was in doubt remembers in which batches
+ * it was, and when it is in doubt once more all of them are looked up: a single
+ * message by its own id, which every copy of it has.  It rests for longer each
+ * time.  And since it may be the message that makes Postmark fail, it goes with
+ * few others the second time and alone from then on (claim.c), at a pace that
+ * is not the channel's (channel.c), and not for ever.
+ *
  * src/worker/doubt.c
  *
  *-------------------------------------------------------------------------
@@ -37,13 +44,15 @@
 #define SEARCH_CEILING	60000
 
 /*
- * "About to expire": so near its end, ms, or in the last quarter of its life,
- * whichever is later.
+ * A message that was in doubt so often, and that Postmark does not have, is not
+ * tried again.
  */
-#define EXPIRES_SOON	30000
+#define DOUBTS_MAX		5
 
 #define MAY_HAVE_BEEN_SENT \
 	"The outcome is unknown, and Postmark's message search could not tell: the message may have been sent."
+#define NEVER_ANSWERED \
+	"The outcome of every request with the message was unknown; Postmark's message search does not have it."
 
 /*
  * Take over the intents that an earlier worker left: each of them is in doubt.
@@ -72,7 +81,9 @@ pm_doubt_load(PmIntent *intents, int nintents)
 		pm_queue_read_ids(batch, intent->ids, intent->nids);
 		job = pm_job_create(channel, batch, PM_JOB_DOUBT);
 		pm_job_remember(job);
-		pm_job_doubt(job);
+
+		/* It may be under way still: he who sent it is gone, not Postmark */
+		pm_job_doubt(job, pm_job_life_ends(batch));
 	}
 }
 
@@ -80,21 +91,21 @@ pm_doubt_load(PmIntent *intents, int nintents)
 static TimestampTz
 decide_at(const PmMessage *m)
 {
-	TimestampTz margin = Min(EXPIRES_SOON * INT64CONST(1000),
-							 (m->expires_at - m->created_at) / 4);
-
 	if (pm_in_doubt == PM_IN_DOUBT_HOLD)
 		return m->expires_at;
-	return m->expires_at - margin;
+	return pm_expires_soon_at(m);
 }
 
 /* Send a message again, or, with the error given, finish it if it is late. */
 static void
-send_again(PmMessage *m, TimestampTz now, const char *error)
+send_again(PmBatch *batch, PmMessage *m, TimestampTz now, const char *error)
 {
 	m->attempts++;
+	pm_message_doubted(batch, m);
 	if (m->expires_at <= now)
 		pm_message_finish(m, "expired", error);
+	else if (m->ndoubts >= DOUBTS_MAX)
+		pm_message_finish(m, "failed", error ? error : NEVER_ANSWERED);
 	else
 	{
 		m->disposal = PM_DEFER;
@@ -133,7 +144,7 @@ search_failed(PmJob *job)
 		{
 			decided = true;
 			m->last_error = MAY_HAVE_BEEN_SENT;
-			send_again(m, now, MAY_HAVE_BEEN_SENT);
+			send_again(job->batch, m, now, MAY_HAVE_BEEN_SENT);
 		}
 	}
 	if (decided)
@@ -143,11 +154,51 @@ search_failed(PmJob *job)
 	}
 }
 
+/* Of a job that is asked for by the id of its only message. */
+static bool
+by_message(const PmJob *job)
+{
+	return job->batch->nmessages == 1 && job->batch->messages[0].ndoubts > 0;
+}
+
+/* Find out which batches have to be asked for: the messages' own and earlier. */
+static void
+collect_batches(PmJob *job)
+{
+	PmBatch    *batch = job->batch;
+	int			max = 1;
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+		max += batch->messages[i].ndoubts;
+	job->batches = MemoryContextAlloc(job->context, sizeof(pg_uuid_t) * max);
+	job->batches[0] = batch->uuid;
+	job->nbatches = 1;
+	for (i = 0; i < batch->nmessages; i++)
+	{
+		PmMessage  *m = &batch->messages[i];
+		int			d;
+
+		for (d = 0; d < m->ndoubts; d++)
+		{
+			int			b;
+
+			for (b = 0; b < job->nbatches; b++)
+				if (memcmp(&job->batches[b], &m->doubts[d],
+						   sizeof(pg_uuid_t)) == 0)
+					break;
+			if (b == job->nbatches)
+				job->batches[job->nbatches++] = m->doubts[d];
+		}
+	}
+}
+
 /* Look a batch up that has rested long enough. */
 void
 pm_doubt_look(PmJob *job, PmMoment now)
 {
 	MemoryContext old;
+	char		value[Max(PM_METADATA_ID, PM_UUID_TEXT)];
 	char	   *token;
 
 	if (job->act_at > now)
@@ -164,9 +215,15 @@ pm_doubt_look(PmJob *job, PmMoment now)
 		return;
 	}
 	job->state = PM_JOB_SEARCHING;
+	if (job->batches == NULL)
+		collect_batches(job);
+	if (by_message(job))
+		pm_metadata_id(&job->batch->messages[0], value);
+	else
+		pm_format_uuid(&job->batches[job->searched], value);
 	old = MemoryContextSwitchTo(job->context);
 	job->request = pm_api_start_search(job->channel->connector, token,
-									   job->batch->uuid_text,
+									   by_message(job), value,
 									   job->search_offset, job);
 	MemoryContextSwitchTo(old);
 	pfree(token);
@@ -240,7 +297,12 @@ pm_doubt_found(PmJob *job)
 		return;
 	}
 	job->search_offset += nread;
-	if (nread > 0 && job->search_offset < total)
+	if (nread == 0 || job->search_offset >= total)
+	{
+		job->search_offset = 0;
+		job->searched = by_message(job) ? job->nbatches : job->searched + 1;
+	}
+	if (job->searched < job->nbatches)
 	{
 		job->state = PM_JOB_DOUBT;
 		job->act_at = PM_AT_ONCE;
@@ -253,7 +315,7 @@ pm_doubt_found(PmJob *job)
 		PmMessage  *m = &batch->messages[i];
 
 		if (m->disposal == PM_KEEP)
-			send_again(m, now, NULL);
+			send_again(batch, m, now, NULL);
 	}
 	job->state = PM_JOB_STORE;
 }

@@ -29,6 +29,26 @@
 #include "worker/jobs.h"
 #include "worker/share.h"
 
+/*
+ * A request begins so soon after its intent was written, ms, or writes it
+ * anew: whoever finds the intent after a crash knows when it ended.
+ */
+#define BEGINS_WITHIN		1000
+
+/*
+ * How long a message of unknown outcome rests before it is looked up:
+ * settle_time the first time, then so many times as long as the last time, for
+ * a search that lags is what makes one message two.  Up to, ms
+ */
+#define REST_FACTOR			4
+#define REST_CEILING		3600000
+
+/*
+ * "About to expire": so near its end, ms, or in the last quarter of its life,
+ * whichever is later.
+ */
+#define EXPIRES_SOON		30000
+
 static dlist_head jobs = DLIST_STATIC_INIT(jobs);
 static HTAB *in_flight = NULL;
 
@@ -116,14 +136,59 @@ pm_job_drop(PmJob *job)
 	MemoryContextDelete(job->context);
 }
 
-/* What is left in a job is in doubt from now on; doubt.c looks it up. */
-void
-pm_job_doubt(PmJob *job)
+/* When a message of unknown outcome is about to expire. */
+TimestampTz
+pm_expires_soon_at(const PmMessage *m)
 {
+	return m->expires_at - Min(EXPIRES_SOON * INT64CONST(1000),
+							   (m->expires_at - m->created_at) / 4);
+}
+
+/*
+ * When a request of which nothing is known but its intent has ended for
+ * certain, by the present settings.
+ */
+PmMoment
+pm_job_life_ends(const PmBatch *batch)
+{
+	/* Of a clock that was ahead, perhaps */
+	PmMoment	began = Min(pm_moment_of(batch->created_at), pm_moment());
+
+	return pm_later(began, BEGINS_WITHIN + pm_request_timeout);
+}
+
+/*
+ * What is left in a job is in doubt from now on; doubt.c looks it up.
+ *
+ * ended: when Postmark was done with the request, as far as we know
+ */
+void
+pm_job_doubt(PmJob *job, PmMoment ended)
+{
+	PmBatch    *batch = job->batch;
+	int64		rest = pm_settle_time;
+	int			doubts = 0;
+	int			i;
+
+	for (i = 0; i < batch->nmessages; i++)
+		doubts = Max(doubts, batch->messages[i].ndoubts);
+	for (i = 0; i < doubts && rest < REST_CEILING; i++)
+		rest *= REST_FACTOR;
+	if (doubts > 0)
+		rest = Min(rest, Max(REST_CEILING, pm_settle_time));
+
 	job->state = PM_JOB_DOUBT;
 	job->failures = 0;
+	job->searched = 0;
 	job->search_offset = 0;
-	job->act_at = pm_later(pm_moment(), pm_settle_time);
+	job->act_at = pm_later(ended, rest);
+
+	/* But no longer than there is time to send it again */
+	for (i = 0; i < batch->nmessages; i++)
+		job->act_at =
+			Min(job->act_at,
+				pm_moment_of(pm_expires_soon_at(&batch->messages[i])));
+	job->act_at = Max(job->act_at, pm_later(ended, pm_settle_time));
 }
 
 /*
@@ -137,7 +202,7 @@ pm_job_returned(PmJob *job, const PmMessage *m)
 
 	if (m->disposal == PM_DEFER ||
 		(m->disposal == PM_RELEASE && job->batch->deferred))
-		lane->due = PM_AT_ONCE;
+		pm_lane_look(lane, PM_AT_ONCE);
 	else if (m->disposal == PM_RELEASE)
 		pm_ranges_add(&lane->late, m->id, m->id);
 }
@@ -170,7 +235,7 @@ pm_job_settle(PmJob *job)
 	if (kept == 0)
 		pm_job_drop(job);
 	else
-		pm_job_doubt(job);
+		pm_job_doubt(job, pm_moment());
 }
 
 /*
@@ -238,12 +303,17 @@ pm_job_start(PmJob *job)
 	bool		stale = false;
 	int			i;
 
+	job->doubtful = false;
 	for (i = 0; i < batch->nmessages; i++)
+	{
 		if (batch->messages[i].expires_at <= now)
 			stale = true;
+		if (batch->messages[i].ndoubts > 0)
+			job->doubtful = true;
+	}
 	if (!stale && pm_channel_flows(job->channel))
 	{
-		if (!pm_channel_ready(job->channel, pm_moment()) ||
+		if (pm_channel_room(job->channel, job->doubtful, pm_moment()) == 0 ||
 			pm_share_requests(job->channel) < 1 ||
 			!pm_share_may_send(job->channel))
 			return false;
@@ -253,6 +323,17 @@ pm_job_start(PmJob *job)
 	{
 		pm_batch_dispose(batch, PM_RELEASE);
 		job->state = PM_JOB_STORE;
+		return true;
+	}
+
+	/* Once: committing may be what takes so long */
+	if (!job->renewed &&
+		(batch->created_at > now ||
+		 TimestampDifferenceExceeds(batch->created_at, now, BEGINS_WITHIN)))
+	{
+		job->state = PM_JOB_LATE;
+		job->act_at = PM_AT_ONCE;
+		pfree(token);
 		return true;
 	}
 
@@ -269,7 +350,7 @@ pm_job_start(PmJob *job)
 		return true;
 	}
 
-	pm_channel_spend(job->channel);
+	pm_channel_spend(job->channel, job->doubtful);
 	pm_share_sent(job->channel, job->body.maxlen);
 	job->state = PM_JOB_SENDING;
 	job->request = pm_api_start_batch(job->channel->connector, token,
@@ -409,7 +490,7 @@ pm_job_sent(PmJob *job)
 
 	for (i = 0; i < batch->nmessages; i++)
 		to[i] = batch->messages[i].email;
-	job->channel->in_flight--;
+	pm_channel_ended(job->channel, job->doubtful);
 	job->state = PM_JOB_STORE;
 	pm_http_result(job->request, &result);
 	if (result.shortage && result.phase == PM_HTTP_NOT_SENT)
@@ -419,6 +500,8 @@ pm_job_sent(PmJob *job)
 	}
 	else if (pm_api_read_batch(&result, batch->nmessages, to, &whole, items))
 	{
+		if (job->doubtful)
+			job->channel->doubtful_failures = 0;
 		for (i = 0; i < batch->nmessages; i++)
 			mask_verdict(job, &items[i], &batch->messages[i]);
 		judge_channel(job, items);
@@ -442,7 +525,12 @@ pm_job_sent(PmJob *job)
 				break;
 			case PM_IN_DOUBT:
 				pm_batch_dispose(batch, PM_KEEP);
-				pm_channel_back_off(job->channel, &whole);
+				for (i = 0; i < batch->nmessages; i++)
+					batch->messages[i].last_error = pm_api_detail(&whole);
+				if (job->doubtful)
+					pm_channel_doubted(job->channel);
+				else
+					pm_channel_back_off(job->channel, &whole);
 				break;
 			default:
 
@@ -463,5 +551,5 @@ pm_job_sent(PmJob *job)
 	for (i = 0; i < batch->nmessages; i++)
 		if (job->state == PM_JOB_SPLIT || batch->messages[i].disposal != PM_KEEP)
 			return;
-	pm_job_doubt(job);
+	pm_job_doubt(job, pm_moment());
 }

@@ -21,6 +21,7 @@
 typedef enum PmJobState
 {
 	PM_JOB_READY,				/* intent committed, to be sent */
+	PM_JOB_LATE,				/* the same, but its intent is to be renewed */
 	PM_JOB_SENDING,
 	PM_JOB_SPLIT,				/* refused whole: to be halved */
 	PM_JOB_STORE,				/* outcome known, to be stored */
@@ -41,6 +42,13 @@ typedef struct PmJob
 	Size		size;			/* of the messages together, roughly */
 	PmMoment	act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE:
 								 * when to try again */
+	bool		renewed;		/* its intent, for it began late */
+	bool		doubtful;		/* sent with messages that were in doubt */
+
+	/* Looking it up, see doubt.c */
+	pg_uuid_t  *batches;		/* to be asked for, or NULL: not known yet */
+	int			nbatches;
+	int			searched;		/* so many of them */
 	int			search_offset;
 	int			failures;		/* of searches */
 	int			store_failures;
@@ -59,7 +67,9 @@ extern PmJob *pm_job_create(PmChannel *channel, PmBatch *batch,
 							PmJobState state);
 extern void pm_job_remember(PmJob *job);
 extern void pm_job_drop(PmJob *job);
-extern void pm_job_doubt(PmJob *job);
+extern void pm_job_doubt(PmJob *job, PmMoment ended);
+extern PmMoment pm_job_life_ends(const PmBatch *batch);
+extern TimestampTz pm_expires_soon_at(const PmMessage *m);
 extern void pm_job_returned(PmJob *job, const PmMessage *m);
 extern void pm_job_settle(PmJob *job);
 extern bool pm_in_flight(int64 id);

@@ -36,14 +36,36 @@ pm_lane_hot_work(const PmLane *lane, PmMoment now)
 		(lane->dirty || lane->late.n > 0 || locked_due(lane, now));
 }
 
-/* Whether there may be deferred messages to send now. */
+/*
+ * Whether there may be deferred messages to send now: such as were in doubt, or
+ * others.
+ */
 bool
-pm_lane_deferred_work(const PmLane *lane, PmMoment now)
+pm_lane_deferred_work(const PmLane *lane, bool doubtful, PmMoment now)
 {
-	return Max(hold_deferred, lane->hold_deferred) <= now && lane->due <= now;
+	return Max(hold_deferred, lane->hold_deferred) <= now &&
+		(doubtful ? lane->doubtful_due : lane->due) <= now;
 }
 
-/* When there may be messages to send; PM_NEVER: as far as is known, never. */
+/* Look for deferred messages, of either kind, at "at". */
+void
+pm_lane_look(PmLane *lane, PmMoment at)
+{
+	lane->due = Min(lane->due, at);
+	lane->doubtful_due = Min(lane->doubtful_due, at);
+}
+
+/* When there may be messages that were in doubt; as pm_lane_next. */
+PmMoment
+pm_lane_next_doubtful(const PmLane *lane)
+{
+	return Max(lane->doubtful_due, Max(hold_deferred, lane->hold_deferred));
+}
+
+/*
+ * When there may be messages to send that were never in doubt; PM_NEVER: as far
+ * as is known, never.
+ */
 PmMoment
 pm_lane_next(const PmLane *lane, PmMoment now)
 {

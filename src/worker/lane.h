@@ -28,6 +28,7 @@ typedef struct PmLane
 	/* postmark_deferred */
 	PmMoment	due;			/* next message; PM_AT_ONCE: look, PM_NEVER:
 								 * none */
+	PmMoment	doubtful_due;	/* the same of those that were in doubt */
 
 	/* After an error that their reading met: not to be read before */
 	PmMoment	hold_hot;
@@ -36,8 +37,11 @@ typedef struct PmLane
 } PmLane;
 
 extern bool pm_lane_hot_work(const PmLane *lane, PmMoment now);
-extern bool pm_lane_deferred_work(const PmLane *lane, PmMoment now);
+extern bool pm_lane_deferred_work(const PmLane *lane, bool doubtful,
+								  PmMoment now);
+extern void pm_lane_look(PmLane *lane, PmMoment at);
 extern PmMoment pm_lane_next(const PmLane *lane, PmMoment now);
+extern PmMoment pm_lane_next_doubtful(const PmLane *lane);
 extern void pm_lane_failed(PmLane *lane, bool deferred, int64 last_id,
 						   PmMoment now, PmMoment until);
 extern void pm_lane_hold(PmLane *lane, PmMoment until);

@@ -263,7 +263,7 @@ begin_lanes(bool all)
 			lane->dirty = all;
 			lane->late.n = 0;
 			lane->locked.n = 0;
-			lane->due = all ? PM_AT_ONCE : PM_NEVER;
+			lane->due = lane->doubtful_due = all ? PM_AT_ONCE : PM_NEVER;
 		}
 	}
 	for (i = 0; !all && i < hot.n; i++)
@@ -278,7 +278,7 @@ begin_lanes(bool all)
 		PmLane	   *lane = find_lane(deferred.lanes[i]);
 
 		if (lane)
-			lane->due = PM_AT_ONCE;
+			pm_lane_look(lane, PM_AT_ONCE);
 	}
 }
 

@@ -75,6 +75,16 @@ store(PmJob *job, TimestampTz now, bool careful)
 {
 	if (job->state == PM_JOB_SPLIT)
 		split(job, now, careful);
+	else if (job->state == PM_JOB_LATE)
+	{
+		job->batch->created_at = now;
+		if (!pm_intent_renew(job->batch))
+		{
+			/* Somebody else settled it */
+			pm_batch_dispose(job->batch, PM_STORED);
+			job->state = PM_JOB_STORE;
+		}
+	}
 	else if (!pm_batch_store(job->batch, now, careful))
 	{
 		/* Somebody else settled it */
@@ -91,8 +101,8 @@ store(PmJob *job, TimestampTz now, bool careful)
 static bool
 is_due(const PmJob *job, PmMoment now)
 {
-	return (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT) &&
-		job->act_at <= now;
+	return (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT ||
+			job->state == PM_JOB_LATE) && job->act_at <= now;
 }
 
 /* A job's outcome is committed. */
@@ -106,6 +116,12 @@ stored(PmJob *job)
 		job->channel->unstored--;
 	job->store_failures = 0;
 	job->by_row = false;
+	if (job->state == PM_JOB_LATE)
+	{
+		job->renewed = true;
+		job->state = PM_JOB_READY;
+		return;
+	}
 	for (i = 0; i < job->batch->nmessages; i++)
 	{
 		PmMessage  *m = &job->batch->messages[i];
@@ -142,9 +158,9 @@ store_alone(PmJob *job)
 	bool		complete = true;
 	int			i;
 
-	if (job->state == PM_JOB_SPLIT)
+	if (job->state == PM_JOB_SPLIT || job->state == PM_JOB_LATE)
 	{
-		/* Give it up whole; it is refused and split anew */
+		/* Give it up whole; it is claimed, refused and split anew */
 		pm_batch_dispose(batch, PM_RELEASE);
 		job->state = PM_JOB_STORE;
 	}

@@ -25,7 +25,8 @@ my $sandbox = PostmarkSandbox->new();
 my $node = PostmarkCluster->new(
 	'main',
 	sandbox => $sandbox,
-	conf => "postmark_connector.batch_size = 100\n");
+	conf =>
+	  "postmark_connector.batch_size = 100\npostmark_connector.request_timeout = '2 s'\n");
 
 my $total = 0;
 
