@@ -12,7 +12,10 @@ use PostmarkSandbox;
 use PostmarkCluster;
 
 my $sandbox = PostmarkSandbox->new();
-my $node = PostmarkCluster->new('main', sandbox => $sandbox);
+my $node = PostmarkCluster->new(
+	'main',
+	sandbox => $sandbox,
+	conf => "postmark_connector.request_timeout = '5 s'\n");
 
 sub batches { return $sandbox->counts->{requests}{'/email/batchWithTemplates'} // 0; }
 

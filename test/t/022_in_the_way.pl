@@ -18,7 +18,8 @@ my $sandbox = PostmarkSandbox->new();
 my $node = PostmarkCluster->new(
 	'main',
 	sandbox => $sandbox,
-	conf => "autovacuum = off\n");
+	conf =>
+	  "autovacuum = off\npostmark_connector.request_timeout = '10 s'\n");
 $node->configure(connector => 'other');
 my $session = $node->background_psql('postgres');
 my $session_pid = $session->query_safe('SELECT pg_backend_pid()');
