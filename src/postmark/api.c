@@ -25,11 +25,14 @@
 
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "base/errors.h"
+#include "base/iso_time.h"
 #include "base/text.h"
 #include "base/uuid_text.h"
 #include "postmark/api.h"
@@ -367,19 +370,49 @@ pm_api_start_search(const PmConnector *connector, const char *token,
 }
 
 /*
- * What did Postmark accept lately, newest first?  A page from offset on, to
- * be read with pm_api_read_search.
+ * Postmark's documentation has it that a time of a search is Eastern time, and
+ * shows offsets.  With that of Eastern summer time a time is right whether or
+ * not the offset is looked at; in winter it would be an hour late.
+ */
+#define SEARCH_OFFSET_HOURS (-4)
+#define SEARCH_OFFSET "-04:00"
+
+/*
+ * What did Postmark accept lately, newest first?  Only what it received before
+ * "until" (DT_NOEND: up to now).  A page from offset
+ * on, to be read with pm_api_read_search.
  */
 PmHttpRequest *
 pm_api_start_recent(const PmConnector *connector, const char *token,
-					int offset, void *owner)
+					TimestampTz until, int offset, void *owner)
 {
-	char		path[128];
+	StringInfoData path;
+	PmHttpRequest *request;
+	struct pg_tm tm;
+	fsec_t		usec;
 
-	snprintf(path, sizeof(path), "messages/outbound?count=%d&offset=%d",
-			 PM_SEARCH_PAGE, offset);
-	return begin_request("GET", path, connector, token, NULL,
-						 LONG_REPLY_MAX, owner);
+	initStringInfo(&path);
+	appendStringInfo(&path, "messages/outbound?count=%d&offset=%d",
+					 PM_SEARCH_PAGE, offset);
+	if (until != DT_NOEND &&
+		timestamp2tm(until + SEARCH_OFFSET_HOURS * USECS_PER_HOUR, NULL, &tm,
+					 &usec, NULL, NULL) == 0)
+	{
+		char		text[MAXDATELEN + 1];
+		int			len;
+
+		len = snprintf(text, sizeof(text), "%04d-%02d-%02dT%02d:%02d:%02d",
+					   tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour,
+					   tm.tm_min, tm.tm_sec);
+		snprintf(text + len, sizeof(text) - len,
+				 usec ? ".%06d" SEARCH_OFFSET : SEARCH_OFFSET, usec);
+		appendStringInfoString(&path, "&todate=");
+		pm_http_escape(&path, text);
+	}
+	request = begin_request("GET", path.data, connector, token, NULL,
+							LONG_REPLY_MAX, owner);
+	pfree(path.data);
+	return request;
 }
 
 /*
@@ -1104,39 +1137,55 @@ judge_page(const PmHttpResult *result, MemoryContext reading,
 	return page;
 }
 
+/* When Postmark received an entry of a search; DT_NOBEGIN: it does not say */
+static TimestampTz
+received_at(const PmJson *entry)
+{
+	const char *text = pm_json_string(entry, "ReceivedAt");
+	TimestampTz time;
+
+	if (text == NULL || !pm_parse_iso_time(text, &time))
+		return DT_NOBEGIN;
+	return time;
+}
+
 /*
  * Read a page of pm_api_start_search or pm_api_start_recent.
  *
- * True: *total messages are on all pages together, *nread on this one, and
- * *found are those of this one that carry our metadata.  False: *verdict says
- * why not; the others are not set.
+ * True: *page is set.  False: *verdict says why not.
  */
 bool
 pm_api_read_search(const PmHttpResult *result, PmVerdict *verdict,
-				   int64 *total, int *nread, PmFound **found, int *nfound)
+				   PmFoundPage *page)
 {
 	MemoryContext reading = begin_reading();
-	const PmJson *page = judge_page(result, reading, verdict, "Messages", total);
+	const PmJson *messages = judge_page(result, reading, verdict, "Messages",
+										&page->total);
 	const PmJson *entry;
 
-	if (page == NULL)
+	if (messages == NULL)
 	{
 		MemoryContextDelete(reading);
 		return false;
 	}
-	*nread = page->nchildren;
-	*nfound = 0;
-	*found = palloc(sizeof(PmFound) * Max(page->nchildren, 1));
-	for (entry = page->first; entry; entry = entry->next)
+	page->nread = messages->nchildren;
+	page->nfound = 0;
+	page->found = palloc(sizeof(PmFound) * Max(page->nread, 1));
+	page->newest = page->oldest = DT_NOBEGIN;
+	for (entry = messages->first; entry; entry = entry->next)
 	{
 		const char *id = pm_json_string(pm_json_get(entry, "Metadata"),
 										METADATA_ID);
-		PmFound    *next = &(*found)[*nfound];
+		PmFound    *next = &page->found[page->nfound];
 
+		if (entry == messages->first)
+			page->newest = received_at(entry);
+		if (entry->next == NULL)
+			page->oldest = received_at(entry);
 		if (id && get_message_id(entry, &next->message_id))
 		{
 			next->metadata_id = pstrdup(id);
-			(*nfound)++;
+			page->nfound++;
 		}
 	}
 	MemoryContextDelete(reading);
@@ -1144,7 +1193,7 @@ pm_api_read_search(const PmHttpResult *result, PmVerdict *verdict,
 }
 
 /*
- * Read a page of pm_api_start_templates.  As pm_api_read_search: *total and
+ * Read a page of pm_api_start_templates.  True: *total and
  * *nread count all templates, *templates holds those that have an alias.
  */
 bool

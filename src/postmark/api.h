@@ -15,6 +15,8 @@
 #ifndef PM_API_H
 #define PM_API_H
 
+#include "datatype/timestamp.h"
+
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
 #include "settings/connector.h"
@@ -46,7 +48,21 @@ typedef struct PmListed
 								 * words; NULL if it can */
 } PmListed;
 
+/* A page of a search */
+typedef struct PmFoundPage
+{
+	int64		total;			/* messages on all pages together */
+	int			nread;			/* and on this one */
+	PmFound    *found;			/* those of this one that carry our metadata */
+	int			nfound;
+	TimestampTz newest;			/* when Postmark received the first and the */
+	TimestampTz oldest;			/* last one; DT_NOBEGIN: not known */
+} PmFoundPage;
+
 #define PM_SEARCH_PAGE 500
+
+/* A search shows no more than this, whatever its offset */
+#define PM_SEARCH_WINDOW 10000
 
 /* Requests.  A body belongs to the caller until the request is released. */
 extern void pm_api_message(StringInfo buf, const PmConnector *connector,
@@ -68,8 +84,8 @@ extern PmHttpRequest *pm_api_start_search(const PmConnector *connector,
 										  const char *value, int offset,
 										  void *owner);
 extern PmHttpRequest *pm_api_start_recent(const PmConnector *connector,
-										  const char *token, int offset,
-										  void *owner);
+										  const char *token, TimestampTz until,
+										  int offset, void *owner);
 extern PmHttpRequest *pm_api_start_templates(const PmConnector *connector,
 											 const char *token, int offset,
 											 void *owner);
@@ -84,8 +100,7 @@ extern bool pm_api_read_batch(const PmHttpResult *result, int nmessages,
 							  PmVerdict *items);
 extern void pm_api_read_plain(const PmHttpResult *result, PmVerdict *verdict);
 extern bool pm_api_read_search(const PmHttpResult *result, PmVerdict *verdict,
-							   int64 *total, int *nread, PmFound **found,
-							   int *nfound);
+							   PmFoundPage *page);
 extern bool pm_api_read_templates(const PmHttpResult *result,
 								  PmVerdict *verdict, int64 *total,
 								  int *nread, PmListed **templates,

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -149,6 +150,34 @@ static PmStatement expired_deferred = {
 	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES_1_0
 	" FROM @.postmark_deferred"
 	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3"
+};
+static PmStatement inherited_queue = {
+	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES " FROM @.postmark_queue"
+	" WHERE lane = $1 AND id <= $2 AND expires_at <= $3"
+	" ORDER BY expires_at LIMIT $4",
+	4, {INT4OID, INT8OID, TIMESTAMPTZOID, INT8OID}
+};
+static PmStatement inherited_deferred = {
+	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES " FROM @.postmark_deferred"
+	" WHERE lane = $1 AND id <= $2 AND expires_at <= $3"
+	" ORDER BY expires_at LIMIT $4",
+	4, {INT4OID, INT8OID, TIMESTAMPTZOID, INT8OID},
+	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES_1_0
+	" FROM @.postmark_deferred"
+	" WHERE lane = $1 AND id <= $2 AND expires_at <= $3"
+	" ORDER BY expires_at LIMIT $4"
+};
+static PmStatement newest_first = {
+	"SELECT id, xmin FROM @.postmark_queue WHERE lane = $1 ORDER BY id DESC",
+	1, {INT4OID}
+};
+static PmStatement unsent_upto = {
+	"SELECT min(created_at), min(expires_at) FILTER (WHERE expires_at > $4)"
+	" FROM (SELECT created_at, expires_at FROM @.postmark_queue"
+	" WHERE lane BETWEEN $1 AND $2 AND id <= $3"
+	" UNION ALL SELECT created_at, expires_at FROM @.postmark_deferred"
+	" WHERE lane BETWEEN $1 AND $2 AND id <= $3) m",
+	4, {INT4OID, INT4OID, INT8OID, TIMESTAMPTZOID}
 };
 static PmStatement expiry_queue = {
 	"SELECT min(expires_at) FROM @.postmark_queue WHERE lane = $1",
@@ -632,6 +661,105 @@ pm_queue_expired(PmBatch *batch, TimestampTz now, int limit, TimestampTz *next)
 	if (!isnull)
 		*next = Min(*next, DatumGetTimestampTz(value));
 	return false;
+}
+
+/*
+ * The lowest id of a message in the hot table that no transaction before "xid"
+ * has queued.  False: there is none.
+ */
+bool
+pm_queue_first_since(TransactionId xid, int64 *first)
+{
+	int32		lane;
+	int32		from;
+	bool		found = false;
+
+	for (from = 0; pm_next_queue_lane(from, &lane); from = lane + 1)
+	{
+		Datum		values[1];
+		Portal		portal;
+		bool		older = false;
+
+		values[0] = Int32GetDatum(lane);
+		at_table = PM_QUEUE;
+		portal = SPI_cursor_open(NULL, pm_plan(&newest_first), values, NULL,
+								 false);
+		while (!older)
+		{
+			uint64		i;
+
+			SPI_cursor_fetch(portal, true, FIRST_FETCH);
+			if (SPI_processed == 0)
+				break;
+			for (i = 0; i < SPI_processed && !older; i++)
+			{
+				HeapTuple	row = SPI_tuptable->vals[i];
+				TupleDesc	desc = SPI_tuptable->tupdesc;
+				int64		id = int8_column(row, desc, 1);
+				bool		isnull;
+				TransactionId by =
+					DatumGetTransactionId(SPI_getbinval(row, desc, 2, &isnull));
+
+				older = TransactionIdPrecedes(by, xid);
+				if (!older && (!found || id < *first))
+				{
+					*first = id;
+					found = true;
+				}
+			}
+			SPI_freetuptable(SPI_tuptable);
+		}
+		SPI_cursor_close(portal);
+	}
+	return found;
+}
+
+/*
+ * Of the unsent messages of these lanes with ids up to "upto": when the oldest was
+ * made (DT_NOEND: there is none), and the first time after "now" at which one
+ * expires (DT_NOEND: none does).
+ */
+void
+pm_unsent_upto(int32 first_lane, int32 last_lane, int64 upto, TimestampTz now,
+			   TimestampTz *oldest, TimestampTz *expiry)
+{
+	Datum		values[4];
+	bool		isnull;
+	Datum		value;
+
+	values[0] = Int32GetDatum(first_lane);
+	values[1] = Int32GetDatum(last_lane);
+	values[2] = Int64GetDatum(upto);
+	values[3] = TimestampTzGetDatum(now);
+	at_table = PM_QUEUE;
+	pm_execute(&unsent_upto, values, NULL, 1);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+						  &isnull);
+	*oldest = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2,
+						  &isnull);
+	*expiry = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+}
+
+/*
+ * Append messages of the batch's lane with ids up to "upto" that expire by
+ * "until" to it, at most "limit", those first that expire first.  Those that
+ * "passed_over" is true of are left out.
+ */
+void
+pm_unsent_read(PmBatch *batch, int64 upto, TimestampTz until,
+			   PmPassedOver passed_over, void *arg, int limit)
+{
+	Datum		values[4];
+
+	values[0] = Int32GetDatum(batch->lane);
+	values[1] = Int64GetDatum(upto);
+	values[2] = TimestampTzGetDatum(until);
+	values[3] = Int64GetDatum(PG_INT64_MAX);
+	at_table = batch->deferred ? PM_DEFERRED : PM_QUEUE;
+	read_messages(batch,
+				  batch->deferred ? &inherited_deferred : &inherited_queue,
+				  values, passed_over, arg, NULL, limit, MaxAllocSize);
 }
 
 /* All intents there are, in the current SPI procedure's upper context. */

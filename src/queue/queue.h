@@ -63,6 +63,12 @@ extern bool pm_deferred_due(int32 lane, bool doubtful, TimestampTz after,
 							TimestampTz *due);
 extern bool pm_queue_expired(PmBatch *batch, TimestampTz now, int limit,
 							 TimestampTz *next);
+extern bool pm_queue_first_since(TransactionId xid, int64 *first);
+extern void pm_unsent_upto(int32 first_lane, int32 last_lane, int64 upto,
+						   TimestampTz now, TimestampTz *oldest,
+						   TimestampTz *expiry);
+extern void pm_unsent_read(PmBatch *batch, int64 upto, TimestampTz until,
+						   PmPassedOver passed_over, void *arg, int limit);
 extern int	pm_read_intents(PmIntent **intents);
 
 /* Writing */

@@ -153,8 +153,8 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 			state->state = kind;
 			state->detail = spi_text(context, 2);
 			state->hint = spi_text(context, 3);
-			state->flows = strcmp(kind, "backing_off") == 0;
-			state->found_out = true;
+			state->flows = strcmp(kind, "blocked") != 0;
+			state->found_out = strcmp(kind, "running") != 0;
 		}
 	}
 	pm_disconnect_owner(&scope);

@@ -79,6 +79,8 @@ typedef struct PmShared
 	LWLock	   *lock;
 
 	/* protected by lock */
+	TransactionId first_xid;	/* no earlier one was given by this server
+								 * since its last recovery */
 	PGPROC	   *launcher;
 	pid_t		launcher_pid;
 	bool		launcher_seen;	/* there was one since the server's start */

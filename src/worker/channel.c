@@ -470,7 +470,7 @@ pm_channel_room(PmChannel *channel, bool doubtful, PmMoment now)
 	int			room;
 
 	if (!pm_channel_flows(channel) || channel->unstored > 0 ||
-		channel->recent_wanted || (doubtful && channel->doubtful_at > now))
+		(doubtful && channel->doubtful_at > now))
 		return 0;
 	room = free_places(channel, doubtful);
 	if (room > 0 && channel->connector->max_requests_per_second > 0)
@@ -530,6 +530,28 @@ say_trouble(PmChannel *channel, const PmVerdict *verdict, const char *more)
 		pm_channel_mask(channel, detail);
 		channel->trouble = keep_text(detail);
 		channel->trouble_hint = keep_text(hint);
+	}
+	channel->trouble_dirty = true;
+}
+
+/*
+ * Postmark's message search does not tell what was sent by others, or does by
+ * now (NULL).  That is to be seen, but new messages can be sent.
+ */
+void
+pm_channel_search_failed(PmChannel *channel, const PmVerdict *verdict)
+{
+	if (verdict == NULL && channel->recent_trouble == NULL)
+		return;
+	drop_text(&channel->recent_trouble);
+	if (verdict)
+	{
+		char	   *detail = pm_api_detail(verdict);
+
+		pm_channel_mask(channel, detail);
+		channel->recent_trouble =
+			keep_text(psprintf("older messages wait, for Postmark's message search does not tell which of them were sent already: %s",
+							   detail ? detail : "no answer"));
 	}
 	channel->trouble_dirty = true;
 }
@@ -775,9 +797,10 @@ pm_channel_next(PmChannel *channel, PmMoment now)
 		return next;
 	}
 	if (channel->recent_wanted)
-		return channel->recent_asked ? PM_NEVER : channel->recent_at;
+		next = Min(channel->recent_asked ? PM_NEVER : channel->recent_at,
+				   channel->expiry_at);
 	if (channel->unstored > 0)
-		return PM_NEVER;
+		return next;
 	for (p = 0; p < PM_PRIORITIES; p++)
 	{
 		const PmLane *lane = channel->lanes[p];

@@ -41,11 +41,17 @@ typedef struct PmChannel
 	bool		trial;			/* one request at a time until one succeeds */
 	bool		probing;		/* a GET /server is under way */
 
-	/* After a failover, see failover.c */
+	/* Looking for what others may have sent, see failover.c */
 	bool		recent_wanted;	/* ask what was accepted lately first */
 	bool		recent_asked;	/* a page is under way */
+	bool		recent_stale;	/* which nobody wants any more */
 	int			recent_offset;
+	TimestampTz recent_since;	/* that far back; DT_NOEND: nothing to ask */
+	TimestampTz recent_until;	/* beginning there, DT_NOEND: now */
 	PmMoment	recent_at;		/* when to ask */
+	int			recent_failures;	/* in a row */
+	PmMoment	expiry_at;		/* when to look for what cannot wait */
+	char	   *recent_trouble; /* why it cannot be told, or NULL */
 
 	int			refusals;		/* messages refused for good in a row, */
 	int			refusal_status; /* all with this HTTP status */
@@ -102,6 +108,8 @@ extern void pm_channel_brake(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_back_off(PmChannel *channel, const PmVerdict *verdict);
 extern void pm_channel_doubted(PmChannel *channel);
 extern void pm_channel_block(PmChannel *channel, const PmVerdict *verdict);
+extern void pm_channel_search_failed(PmChannel *channel,
+									 const PmVerdict *verdict);
 extern void pm_channel_no_token(PmChannel *channel);
 extern void pm_channel_damaged(PmChannel *channel, const char *what);
 extern void pm_channels_mended(void);

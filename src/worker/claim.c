@@ -31,6 +31,7 @@
 #include "shared/wakeup.h"
 #include "worker/channel.h"
 #include "worker/claim.h"
+#include "worker/failover.h"
 #include "worker/housekeeping.h"
 #include "worker/jobs.h"
 #include "worker/share.h"
@@ -180,12 +181,16 @@ batch_bytes(const PmBatch *batch)
 	return size;
 }
 
-/* Read a lane of the hot table until the batch is full or nothing is left. */
+/*
+ * Read a lane of the hot table until the batch is full or nothing is left,
+ * above what others may have sent.
+ */
 static void
 read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 		  PmMoment now)
 {
 	int			limit = pm_channel_batch_size(channel);
+	int64		floor = pm_failover_floor(channel);
 
 	if (lane->locked.n > 0 && lane->locked_at <= now)
 	{
@@ -208,7 +213,15 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 
 		if (size >= BATCH_BYTES)
 			break;
-		exhausted = pm_queue_read(batch, late ? range->low - 1 : lane->cursor,
+		if (late && range->high <= floor)
+		{
+			/* All of it is looked at again when that is known */
+			pm_ranges_drop_first(&lane->late);
+			continue;
+		}
+		exhausted = pm_queue_read(batch,
+								  Max(late ? range->low - 1 : lane->cursor,
+									  floor),
 								  late ? range->high : PG_INT64_MAX,
 								  limit - first, BATCH_BYTES - size);
 		last = batch->nmessages > first
@@ -227,13 +240,13 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 }
 
 /*
- * Whether a message is in flight already; such deferred ones are still in the
- * table, and stand first.
+ * Whether a deferred message of a channel is not to be claimed: it is in flight
+ * already, but still in the table, or others may have sent it.
  */
 static bool
 passed_over(int64 id, void *arg)
 {
-	return pm_in_flight(id);
+	return pm_in_flight(id) || pm_failover_withheld(arg, id);
 }
 
 /*
@@ -278,7 +291,7 @@ read_deferred(PmChannel *channel, PmLane *lane, bool doubtful, PmBatch *batch,
 		if (size >= BATCH_BYTES)
 			break;
 		exhausted = pm_deferred_read(batch, doubtful, time, &position,
-									 passed_over, NULL, limit - first,
+									 passed_over, channel, limit - first,
 									 BATCH_BYTES - size);
 		sift(channel, lane, batch, first, aside, now);
 	}

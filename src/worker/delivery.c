@@ -30,6 +30,7 @@
 #include "worker/housekeeping.h"
 #include "worker/jobs.h"
 #include "worker/probe.h"
+#include "worker/pulse.h"
 #include "worker/queue_space.h"
 #include "worker/scan.h"
 #include "worker/share.h"
@@ -47,6 +48,9 @@
 
 /* When somebody has what the worker needs, try again after, ms */
 #define LOCKED_DELAY		100
+
+/* While requests are pending we never sleep for longer than this, ms */
+#define PULSE				1000
 
 static PmSlot *slot;
 static PmMoment retry_at;		/* after a transaction that failed */
@@ -197,7 +201,7 @@ count_shares(void)
 
 		if (job->state == PM_JOB_SEARCHING)
 			job->channel->asking++;
-		else if (job->state == PM_JOB_READY)
+		else if (job->state == PM_JOB_READY || job->state == PM_JOB_LATE)
 			job->channel->claimed_bytes += job->size;
 		else if (job->state == PM_JOB_SENDING)
 			job->channel->body_bytes += job->body.maxlen;
@@ -240,7 +244,11 @@ advance_jobs(PmMoment now)
 		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
 
 		if (job->state == PM_JOB_READY)
+		{
+			if (pm_pulse_missed())
+				pm_failover_suspect();
 			pm_job_start(job);
+		}
 		else if (job->state == PM_JOB_DOUBT)
 			look(job, now);
 		else
@@ -284,6 +292,8 @@ next_turn(PmMoment now)
 	next = Min(next, pm_share_next(now));
 	if (dlist_is_empty(pm_jobs()))
 		next = Min(next, pm_scan_next());
+	else
+		next = Min(next, pm_later(now, PULSE));
 	return next == PM_NEVER ? next : Max(next, retry_at);
 }
 
@@ -297,6 +307,8 @@ pm_delivery_turn(void)
 	PmMoment	now = pm_moment();
 	int			i;
 
+	if (pm_pulse_missed())
+		pm_failover_suspect();
 	pm_scan(now);
 	if (pm_scan_copied())
 	{
@@ -315,6 +327,7 @@ pm_delivery_turn(void)
 		pm_channel_tick(channel, now);
 		if (pm_scan_current())
 			ask(channel, now);
+		pm_failover_decide(channel, now);
 	}
 	pm_failover_end();
 	if (retry_at <= now &&

@@ -43,14 +43,15 @@
 #define SEARCH_BASE		1000
 #define SEARCH_CEILING	60000
 
+/* What waits for another search looks again after, ms */
+#define HELD_DELAY		1000
+
 /*
  * A message that was in doubt so often, and that Postmark does not have, is not
  * tried again.
  */
 #define DOUBTS_MAX		5
 
-#define MAY_HAVE_BEEN_SENT \
-	"The outcome is unknown, and Postmark's message search could not tell: the message may have been sent."
 #define NEVER_ANSWERED \
 	"The outcome of every request with the message was unknown; Postmark's message search does not have it."
 
@@ -88,8 +89,8 @@ pm_doubt_load(PmIntent *intents, int nintents)
 }
 
 /* When a message that cannot be looked up has to be decided on. */
-static TimestampTz
-decide_at(const PmMessage *m)
+TimestampTz
+pm_decide_at(const PmMessage *m)
 {
 	if (pm_in_doubt == PM_IN_DOUBT_HOLD)
 		return m->expires_at;
@@ -138,13 +139,13 @@ search_failed(PmJob *job)
 
 		if (m->disposal != PM_KEEP)
 			decided = true;
-		else if (decide_at(m) > now)
-			job->act_at = Min(job->act_at, pm_moment_of(decide_at(m)));
+		else if (pm_decide_at(m) > now)
+			job->act_at = Min(job->act_at, pm_moment_of(pm_decide_at(m)));
 		else
 		{
 			decided = true;
-			m->last_error = MAY_HAVE_BEEN_SENT;
-			send_again(job->batch, m, now, MAY_HAVE_BEEN_SENT);
+			m->last_error = PM_MAY_HAVE_BEEN_SENT;
+			send_again(job->batch, m, now, PM_MAY_HAVE_BEEN_SENT);
 		}
 	}
 	if (decided)
@@ -193,6 +194,16 @@ collect_batches(PmJob *job)
 	}
 }
 
+/*
+ * Whether a job waits for all that Postmark can tell of what others sent: its
+ * messages may have been sent in batches that it does not know.
+ */
+static bool
+is_held(const PmJob *job)
+{
+	return job->inherited && job->channel->recent_wanted;
+}
+
 /* Look a batch up that has rested long enough. */
 void
 pm_doubt_look(PmJob *job, PmMoment now)
@@ -206,6 +217,14 @@ pm_doubt_look(PmJob *job, PmMoment now)
 	if (job->batch->nmessages == 0)
 	{
 		job->state = PM_JOB_STORE;
+		return;
+	}
+	if (is_held(job))
+	{
+		if (job->channel->recent_failures > 0)
+			search_failed(job);
+		else
+			job->act_at = pm_later(now, HELD_DELAY);
 		return;
 	}
 	token = pm_channel_token(job->channel);
@@ -273,19 +292,15 @@ pm_doubt_found(PmJob *job)
 	TimestampTz now = GetCurrentTimestamp();
 	PmHttpResult result;
 	PmVerdict	verdict;
-	PmFound    *found;
-	int64		total;
-	int			nread;
-	int			nfound;
+	PmFoundPage page;
 	bool		readable;
 	int			i;
 
 	pm_http_result(job->request, &result);
-	readable = pm_api_read_search(&result, &verdict, &total, &nread, &found,
-								  &nfound);
+	readable = pm_api_read_search(&result, &verdict, &page);
 	if (readable)
-		for (i = 0; i < nfound; i++)
-			mark_found(batch, &found[i]);
+		for (i = 0; i < page.nfound; i++)
+			mark_found(batch, &page.found[i]);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 	pm_http_release(job->request);
@@ -296,12 +311,14 @@ pm_doubt_found(PmJob *job)
 		search_failed(job);
 		return;
 	}
-	job->search_offset += nread;
-	if (nread == 0 || job->search_offset >= total)
+	job->search_offset += page.nread;
+	if (page.nread == 0 || job->search_offset >= page.total)
 	{
 		job->search_offset = 0;
 		job->searched = by_message(job) ? job->nbatches : job->searched + 1;
 	}
+	if (is_held(job))
+		job->searched = 0;
 	if (job->searched < job->nbatches)
 	{
 		job->state = PM_JOB_DOUBT;
@@ -318,4 +335,44 @@ pm_doubt_found(PmJob *job)
 			send_again(batch, m, now, NULL);
 	}
 	job->state = PM_JOB_STORE;
+}
+
+/*
+ * Mark what Postmark says that it has as sent, in all of a channel's jobs that
+ * others may have sent, too.
+ */
+void
+pm_doubt_match(PmChannel *channel, const PmFound *found, int nfound)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+		int			i;
+
+		if (job->channel != channel || !is_held(job))
+			continue;
+		for (i = 0; i < nfound; i++)
+			mark_found(job->batch, &found[i]);
+	}
+}
+
+/* All that Postmark can tell was taken in: look up what waited for it. */
+void
+pm_doubt_resume(PmChannel *channel)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, pm_jobs())
+	{
+		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
+
+		if (job->channel == channel && job->inherited &&
+			job->state == PM_JOB_DOUBT)
+		{
+			job->failures = 0;
+			job->act_at = job->rests_until;
+		}
+	}
 }

@@ -43,12 +43,6 @@
 #define REST_FACTOR			4
 #define REST_CEILING		3600000
 
-/*
- * "About to expire": so near its end, ms, or in the last quarter of its life,
- * whichever is later.
- */
-#define EXPIRES_SOON		30000
-
 static dlist_head jobs = DLIST_STATIC_INIT(jobs);
 static HTAB *in_flight = NULL;
 
@@ -140,7 +134,7 @@ pm_job_drop(PmJob *job)
 TimestampTz
 pm_expires_soon_at(const PmMessage *m)
 {
-	return m->expires_at - Min(EXPIRES_SOON * INT64CONST(1000),
+	return m->expires_at - Min(PM_EXPIRES_SOON,
 							   (m->expires_at - m->created_at) / 4);
 }
 
@@ -189,6 +183,7 @@ pm_job_doubt(PmJob *job, PmMoment ended)
 			Min(job->act_at,
 				pm_moment_of(pm_expires_soon_at(&batch->messages[i])));
 	job->act_at = Max(job->act_at, pm_later(ended, pm_settle_time));
+	job->rests_until = job->act_at;
 }
 
 /*
@@ -289,8 +284,8 @@ build_body(PmJob *job)
 }
 
 /*
- * Send a job's batch.  If something expired while it waited, or the channel no
- * longer flows, it is given back to the queue instead.  Returns false if the
+ * Send a job's batch.  If something expired while it waited, or others may have
+ * sent it, or the channel no longer flows, it is given back to the queue instead.  Returns false if the
  * channel is to wait.
  */
 bool
@@ -303,6 +298,9 @@ pm_job_start(PmJob *job)
 	bool		stale = false;
 	int			i;
 
+	/* What others may have sent is not sent before that is known */
+	if (job->inherited && job->channel->recent_wanted)
+		stale = true;
 	job->doubtful = false;
 	for (i = 0; i < batch->nmessages; i++)
 	{

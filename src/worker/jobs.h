@@ -43,6 +43,9 @@ typedef struct PmJob
 	PmMoment	act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE:
 								 * when to try again */
 	bool		renewed;		/* its intent, for it began late */
+	bool		inherited;		/* others may have sent its messages, too, see
+								 * failover.c */
+	PmMoment	rests_until;	/* PM_JOB_DOUBT */
 	bool		doubtful;		/* sent with messages that were in doubt */
 
 	/* Looking it up, see doubt.c */
@@ -62,6 +65,12 @@ typedef struct PmJob
  * after, ms
  */
 #define PM_NO_TEMPLATE_DELAY	60000
+
+/*
+ * "About to expire": so near its end, us, or in the last quarter of its life,
+ * whichever is later.
+ */
+#define PM_EXPIRES_SOON		(30 * USECS_PER_SEC)
 
 extern PmJob *pm_job_create(PmChannel *channel, PmBatch *batch,
 							PmJobState state);

@@ -20,6 +20,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "libpq/pqsignal.h"
@@ -368,6 +369,8 @@ postmark_launcher_main(Datum arg)
 	 * know when they do.
 	 */
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (!TransactionIdIsValid(shared->first_xid))
+		shared->first_xid = ReadNextTransactionId();
 	shared->launcher = MyProc;
 	shared->launcher_pid = MyProcPid;
 	shared->launcher_seen = true;

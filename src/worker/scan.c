@@ -63,6 +63,7 @@ static void rescan_body(void *arg);
 
 static Step load = {"read its settings", load_body};
 static Step take_over = {"see what was under way", take_over_body};
+static Step look = {"see what others may have sent", pm_failover_look_body};
 static Step templates = {"see which messages have a template", templates_body};
 static Step ids = {"see which ids messages have", ids_body};
 static Step rescan = {"scan the queue", rescan_body};
@@ -135,7 +136,7 @@ pm_scan_next(void)
 PmMoment
 pm_scan_retry(void)
 {
-	const Step *steps[] = {&load, &take_over, &templates, &ids, &rescan};
+	const Step *steps[] = {&load, &take_over, &look, &templates, &ids, &rescan};
 	PmMoment	next = PM_NEVER;
 	int			i;
 
@@ -341,6 +342,12 @@ pm_scan(PmMoment now)
 	}
 	if (!ready)
 		return;
+	look.wanted = pm_failover_look_wanted();
+	tried = look.wanted && look.at <= now;
+	if (run_step(&look, now))
+		pm_failover_looked(true);
+	else if (tried && look.failures > 1)
+		pm_failover_looked(false);
 	(void) run_step(&templates, now);
 	(void) run_step(&ids, now);
 	if (rescan.wanted && rescan.at <= now)

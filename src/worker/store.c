@@ -55,6 +55,7 @@ split(PmJob *job, TimestampTz now, bool careful)
 		int			upto = half == 0 ? middle : batch->nmessages;
 		PmBatch    *child = pm_batch_create(CurrentMemoryContext, batch->lane,
 											batch->deferred, upto - from);
+		PmJob	   *half_job;
 
 		for (i = from; i < upto; i++)
 		{
@@ -65,7 +66,9 @@ split(PmJob *job, TimestampTz now, bool careful)
 		child->created_at = now;
 		child->has_intent = true;
 		pm_intent_insert(child);
-		pm_undo_note_job(pm_job_create(job->channel, child, PM_JOB_READY));
+		half_job = pm_job_create(job->channel, child, PM_JOB_READY);
+		half_job->inherited = job->inherited;
+		pm_undo_note_job(half_job);
 	}
 }
 
@@ -226,14 +229,18 @@ store_troubles(void)
 
 		if (!channel->trouble_dirty)
 			continue;
-		if (channel->trouble || channel->damage == NULL)
+		if (channel->trouble || (channel->damage == NULL &&
+								 channel->recent_trouble == NULL))
 			pm_trouble_store(channel->name,
 							 channel->trouble == NULL ? NULL :
 							 channel->state == PM_BLOCKED ? "blocked" : "backing_off",
 							 channel->trouble, channel->trouble_hint);
-		else
+		else if (channel->damage)
 			pm_trouble_store(channel->name, "backing_off", channel->damage,
 							 DAMAGE_HINT);
+		else
+			pm_trouble_store(channel->name, "running", channel->recent_trouble,
+							 "They are sent, or not, as postmark_connector.in_doubt says, before they expire.");
 	}
 }
 

@@ -43,6 +43,7 @@
 #include "worker/channel.h"
 #include "worker/delivery.h"
 #include "worker/housekeeping.h"
+#include "worker/pulse.h"
 #include "worker/queue_vacuum.h"
 #include "worker/worker.h"
 
@@ -338,6 +339,7 @@ postmark_worker_main(Datum arg)
 			timeout = pm_ms_until(next);
 		if (timeout < 0 || timeout > LONG_SLEEP)
 			pgstat_report_stat(true);
+		pm_pulse_sleep(timeout);
 		pm_http_wait(timeout, pm_wait_event(PM_WAIT_WORKER_MAIN));
 	}
 }

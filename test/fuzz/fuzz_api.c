@@ -96,7 +96,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	PmHttpResult result = {0};
 	PmVerdict	verdict;
 	PmVerdict	items[MAX_MESSAGES];
-	PmFound    *found;
+	PmFoundPage page;
 	PmListed   *listed;
 	const char *to[MAX_MESSAGES];
 	int64		total;
@@ -165,13 +165,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 
 		case 'f':
-			if (pm_api_read_search(&result, &verdict, &total, &nread, &found,
-								   &n))
+			if (pm_api_read_search(&result, &verdict, &page))
 			{
 				FUZZ_REQUIRE(verdict.outcome == PM_ACCEPTED);
-				FUZZ_REQUIRE(total >= 0 && nread >= n && n >= 0);
-				for (i = 0; i < n; i++)
-					FUZZ_REQUIRE(fuzz_valid_text(found[i].metadata_id));
+				FUZZ_REQUIRE(page.total >= 0 && page.nread >= page.nfound &&
+							 page.nfound >= 0);
+				for (i = 0; i < page.nfound; i++)
+					FUZZ_REQUIRE(fuzz_valid_text(page.found[i].metadata_id));
 			}
 			else
 				FUZZ_REQUIRE(verdict.outcome != PM_ACCEPTED);
