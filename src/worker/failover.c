@@ -45,7 +45,6 @@
 #include "worker/channel.h"
 #include "worker/doubt.h"
 #include "worker/failover.h"
-#include "worker/housekeeping.h"
 #include "worker/jobs.h"
 
 /* A search that failed is tried again after, ms, doubling */
@@ -383,7 +382,8 @@ page_failed(PmChannel *channel, const PmVerdict *verdict)
 		pm_jitter(Min(SEARCH_BASE << Min(channel->recent_failures, 8),
 					  SEARCH_CEILING));
 	channel->recent_at = pm_later(pm_moment(),
-								  Max(delay, verdict->retry_after_ms));
+								  Max(delay, Min(verdict->retry_after_ms,
+												 SEARCH_CEILING)));
 	channel->expiry_at = PM_AT_ONCE;
 	pm_channel_search_failed(channel, verdict);
 }

@@ -22,6 +22,7 @@
 
 #include "mb/pg_wchar.h"
 #include "base/text.h"
+#include "utils/datetime.h"
 #include "utils/memutils.h"
 
 /* In front of each piece of memory.  As malloc, it must keep the alignment. */
@@ -267,4 +268,29 @@ bool
 errstart_cold(int elevel, const char *domain)
 {
 	return errstart(elevel, domain);
+}
+
+/* Times, as far as pm_parse_iso_time checks what it hands over. */
+
+const int	day_tab[2][13] = {
+	{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0},
+	{31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0}
+};
+
+int
+tm2timestamp(struct pg_tm *tm, fsec_t fsec, int *tzp, Timestamp *result)
+{
+	int64		day = tm->tm_mday;
+	int			i;
+
+	FUZZ_REQUIRE(tm->tm_year >= 1 && tm->tm_mon >= 1 && tm->tm_mon <= 12);
+	FUZZ_REQUIRE(fsec >= 0 && fsec < USECS_PER_SEC);
+	for (i = 1; i < tm->tm_mon; i++)
+		day += day_tab[isleap(tm->tm_year)][i - 1];
+	for (i = 1; i < tm->tm_year; i++)
+		day += isleap(i) ? 366 : 365;
+	*result = ((((day * HOURS_PER_DAY) + tm->tm_hour) * MINS_PER_HOUR +
+				tm->tm_min) * SECS_PER_MINUTE + tm->tm_sec + *tzp) *
+		USECS_PER_SEC + fsec;
+	return 0;
 }
