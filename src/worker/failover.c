@@ -320,6 +320,7 @@ search_complete(PmChannel *channel)
 
 	channel->recent_wanted = false;
 	channel->recent_failures = 0;
+	channel->expiry_at = PM_NEVER;
 	pm_channel_search_failed(channel, NULL);
 	for (p = 0; p < PM_PRIORITIES; p++)
 	{
@@ -455,13 +456,12 @@ settled_elsewhere(int64 id, void *arg)
 	return pm_in_flight(id) || !pm_failover_withheld(arg, id);
 }
 
-/* Decide on what is held back and cannot wait any longer. */
+/* Decide on what is held back and cannot wait any longer for the search. */
 static void
 decide_body(void *arg)
 {
 	Expiry	   *expiry = arg;
 	PmChannel  *channel = expiry->channel;
-	bool		failing = channel->recent_failures > 0;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz soon = now + PM_EXPIRES_SOON;
 	TimestampTz oldest;
@@ -483,9 +483,8 @@ decide_body(void *arg)
 			PmMessage  *m = &batch->messages[i];
 
 			if (m->locked && m->expires_at <= now)
-				pm_message_finish(m, "expired", failing ?
-								  PM_MAY_HAVE_BEEN_SENT : m->last_error);
-			else if (m->locked && failing && pm_decide_at(m) <= now)
+				pm_message_finish(m, "expired", PM_MAY_HAVE_BEEN_SENT);
+			else if (m->locked && pm_decide_at(m) <= now)
 			{
 				m->disposal = PM_DEFER;
 				m->retry_at = now;
@@ -517,8 +516,8 @@ decide_body(void *arg)
 }
 
 /*
- * See to what is held back of a channel and about to expire, where it is time
- * to.
+ * See to what is held back of a channel and about to expire, where the search
+ * does not tell and it is time to.
  */
 void
 pm_failover_decide(PmChannel *channel, PmMoment now)

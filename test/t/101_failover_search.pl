@@ -43,6 +43,20 @@ sub promoted
 	return $standby;
 }
 
+# Make messages of the primary's older or younger than they are
+sub change_created_at
+{
+	my ($prefix, $by) = @_;
+
+	$primary->sql(<<"SQL");
+ALTER TABLE postmark_queue DISABLE TRIGGER postmark_queue_row;
+UPDATE postmark_queue SET created_at = created_at + interval '$by'
+WHERE email LIKE '$prefix%';
+ALTER TABLE postmark_queue ENABLE ALWAYS TRIGGER postmark_queue_row;
+SQL
+	return;
+}
+
 sub last_request
 {
 	my ($last) = sort { $b <=> $a } map { $_->{number} } $sandbox->requests;
@@ -81,10 +95,13 @@ foreach my $in_doubt ('hold', 'resend')
 	$primary->sql('SELECT postmark_pause()');
 	$primary->enqueue(700, prefix => "both-$in_doubt-");
 	$primary->enqueue(5, prefix => "unsent-$in_doubt-");
+
+	# To be decided on, where "resend" holds, 30 seconds before their end
 	$primary->enqueue(
 		3,
 		prefix => "short-$in_doubt-",
-		expires_in => "'30 s'");
+		expires_in => $in_doubt eq 'resend' ? "'45 s'" : "'12 s'");
+	change_created_at('short', '-10 min');
 	$primary->backup("inherits-$in_doubt");
 	$primary->sql(
 		q(SELECT count(postmark_cancel(id)) FROM postmark_messages WHERE email ~ '^(unsent|short)' AND status = 'queued')
@@ -184,11 +201,7 @@ $standby->stop;
 # What is older than the oldest unsent message is not asked for
 $primary->sql('SELECT postmark_pause()');
 $primary->enqueue(5, prefix => 'young');
-$primary->sql(<<'SQL');
-ALTER TABLE postmark_queue DISABLE TRIGGER postmark_queue_row;
-UPDATE postmark_queue SET created_at = created_at + interval '6 min';
-ALTER TABLE postmark_queue ENABLE ALWAYS TRIGGER postmark_queue_row;
-SQL
+change_created_at('young', '6 min');
 $primary->backup('young');
 $since = last_request();
 $standby = promoted('young');
