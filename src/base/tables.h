@@ -123,7 +123,8 @@
 	COLUMN(EMAIL, "email", TEXTOID, true, PM_SQL_1_0) \
 	COLUMN(HMAC, "hmac", BYTEAOID, true, PM_SQL_1_0) \
 	COLUMN(CREATED_AT, "created_at", TIMESTAMPTZOID, true, PM_SQL_1_0) \
-	COLUMN(EXPIRES_AT, "expires_at", TIMESTAMPTZOID, true, PM_SQL_1_0)
+	COLUMN(EXPIRES_AT, "expires_at", TIMESTAMPTZOID, true, PM_SQL_1_0) \
+	COLUMN(SEAL, "seal", BYTEAOID, false, PM_SQL_1_1)
 
 #define PM_SENDS_COLUMNS(COLUMN) \
 	COLUMN(CONNECTOR, "connector", TEXTOID, true, PM_SQL_1_0) \
