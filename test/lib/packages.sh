@@ -47,6 +47,12 @@ choose_postgres()
         python3-flask python3-psycopg python3-pytest)
     # shellcheck disable=SC2034
     PACKAGES_NODE=(nodejs node-pg)
+
+    # A browser for the sandbox's mailbox, and who else speaks with Postmark
+    # shellcheck disable=SC2034
+    PACKAGES_MAILBOX=(chromium chromium-driver python3-selenium)
+    # shellcheck disable=SC2034
+    PACKAGES_REFEREES=(python3-django-anymail)
 }
 
 # take_postgres MAJOR

@@ -19,5 +19,5 @@ journal    the state file that carries accepted messages over a restart
 requestlog what arrived when, counters, and waiting for them
 settings   what the command line and the control API can change
 control    the control API below /_sandbox/
-inbox      the HTML pages of the inbox
+mailbox    what the mailbox shows, a page for people
 """

@@ -117,6 +117,8 @@ class PostmarkApi:
                 return 200, self._send(call, plan)
             return 200, self._dispatch(call)
         except PostmarkError as error:
+            if call.path in SEND_PATHS and not isinstance(error, _SingleRefusal):
+                self._world.refuse_all(call, error.error_code, error.message)
             return error.status, error.body()
 
     def _expect_token(self, call):
@@ -156,8 +158,10 @@ class PostmarkApi:
                     verdict = self._check(call, item, templated)
                 except PostmarkError as error:
                     refusal = error.body()
-                else:
+                if refusal is None:
                     accepted.append((index, item, verdict))
+            if refusal is not None:
+                self._world.refuse(call.entry, item, refusal["ErrorCode"], _words(refusal))
             results.append(refusal)
         self._accept(call, accepted, results)
         results = plan.edit(results)
@@ -397,6 +401,12 @@ class _SingleRefusal(PostmarkError):
 
     def body(self):
         return self._result
+
+
+def _words(refusal):
+    """A refusal's message, and those of the errors in it."""
+    errors = refusal.get("Errors")
+    return " ".join(str(error.get("Message")) for error in errors) if errors else refusal["Message"]
 
 
 def _document(call):

@@ -9,8 +9,8 @@ import urllib.parse
 
 from aiohttp import web
 
-from . import inbox
 from .errors import ControlError
+from .mailbox import FILES, FOLDER, MAIL_POLICY, PAGE_POLICY, Mailbox
 from .webhooks import is_loopback
 
 CONTROL_PREFIX = "/_sandbox"
@@ -38,11 +38,15 @@ class Control:
 
     def __init__(self, world, allow_remote):
         self._world = world
+        self._mailbox = Mailbox(world)
         self._allow_remote = allow_remote
         # (what carries it out, the parameters it knows)
         self._calls = {
-            ("GET", ""): (self._inbox, {"recipient"}),
             ("GET", "view"): (self._view, {"id"}),
+            ("GET", "mailbox"): (self._list, {"view", "search", "offset", "count"}),
+            ("GET", "mail"): (self._mail, {"id"}),
+            ("GET", "html"): (self._html, {"id"}),
+            ("GET", "news"): (self._news, {"since", "timeout"}),
             ("GET", "rules"): (self._list_rules, set()),
             ("POST", "rules"): (self._add_rule, set()),
             ("DELETE", "rules"): (self._clear_rules, {"id"}),
@@ -63,7 +67,10 @@ class Control:
     async def handle(self, request):
         try:
             self._check_origin(request)
-            call = self._calls.get((request.method, request.path[len(CONTROL_PREFIX):].strip("/")))
+            name = request.path[len(CONTROL_PREFIX):].strip("/")
+            if request.method == "GET" and name in FILES:
+                return _file(request, name)
+            call = self._calls.get((request.method, name))
             if call is None:
                 return _json({"error": "no such control call"}, 404)
             carry_out, parameters = call
@@ -195,16 +202,49 @@ class Control:
                                               known.get("again", False))
         return {"posted": posted}
 
-    # Pages
+    # The mailbox
 
-    def _inbox(self, query, document):
-        return _page(inbox.list_page(self._world.store, query.get("recipient")))
-
-    def _view(self, query, document):
+    def _position(self, query):
         position = self._world.store.position_of(query.get("id", ""))
         if position is None:
             raise ControlError("no such message")
-        return _page(inbox.message_page(self._world.store, position))
+        return position
+
+    def _list(self, query, document):
+        view, offset, count = query.get("view", "mail"), _number(query, "offset", 0), _number(query, "count", 50)
+        if view not in self._mailbox.views():
+            raise ControlError(f"view is one of {', '.join(self._mailbox.views())}")
+        if offset < 0 or count < 0:
+            raise ControlError("offset and count are numbers from 0 on")
+        return self._mailbox.listing(view, query.get("search", ""), offset, count)
+
+    def _mail(self, query, document):
+        return self._mailbox.mail(self._position(query))
+
+    def _view(self, query, document):
+        message_id = self._world.store.message_id(self._position(query))
+        return web.Response(status=302, headers={"Location": f"{CONTROL_PREFIX}/#mail/{message_id}"})
+
+    def _html(self, query, document):
+        return web.Response(content_type="text/html", charset="utf-8", headers={
+            "Content-Security-Policy": MAIL_POLICY, "Referrer-Policy": "no-referrer"},
+            body=self._mailbox.html(self._position(query)).encode(errors="replace"))
+
+    async def _news(self, query, document):
+        """Answers when there is anything else to be seen than at `since`, a word of an earlier answer."""
+        since, timeout = query.get("since"), min(_number(query, "timeout", 30, float), MAX_WAIT)
+        await self._world.changes.wait_for(lambda: self._world.news() != since, timeout)
+        return {"news": self._world.news()}
+
+
+def _file(request, name):
+    """One of the mailbox's own files."""
+    if name == "" and not request.path.endswith("/"):
+        return web.Response(status=302, headers={"Location": CONTROL_PREFIX + "/"})
+    file, kind = FILES[name]
+    return web.Response(content_type=kind, charset="utf-8", body=(FOLDER / file).read_bytes(), headers={
+        "Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"})
 
 
 def _known(document, types):
@@ -223,7 +263,3 @@ def _json(document, status=200):
     return web.Response(status=status, content_type="application/json",
                         body=json.dumps(document, separators=(",", ":")).encode())
 
-
-def _page(text):
-    return web.Response(content_type="text/html", charset="utf-8",
-                        body=text.encode(errors="replace"))

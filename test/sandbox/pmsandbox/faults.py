@@ -208,6 +208,7 @@ class RuleBook:
     def __init__(self):
         self._rules = []
         self._number = 0
+        self._cleared = 0
 
     def add(self, document):
         rule = Rule(self._number + 1, document)
@@ -215,7 +216,13 @@ class RuleBook:
         self._rules.append(rule)
         return rule
 
+    @property
+    def changes(self):
+        """How often there was another rule or one less, or one was used."""
+        return self._number + self._cleared + sum(rule.used for rule in self._rules)
+
     def clear(self, number=None):
+        self._cleared += sum(rule.used for rule in self._rules) + 1
         self._rules = [r for r in self._rules if number is not None and r.number != number]
 
     def as_json(self):

@@ -228,6 +228,16 @@ class Feedback:
         """Whether a message has come back."""
         return any(b.kind.ends for b in self._bounces_of.get(position, ()))
 
+    def state(self, position):
+        """In one word: delivered, bounced, complained, or the type of what came after it."""
+        bounces = self._bounces_of.get(position)
+        if not bounces:
+            return "delivered"
+        names = {b.kind.name for b in bounces}
+        if "SpamComplaint" in names:
+            return "complained"
+        return "bounced" if any(b.kind.ends for b in bounces) else "delivered"
+
     def life(self, position):
         """[(type of MessageEvents, recipient, microseconds, words)], in the order of their times."""
         accepted_us, events = self._store.submission(position).received_us, []

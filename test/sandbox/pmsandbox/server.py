@@ -21,6 +21,8 @@ from .validation import MAX_BATCH_BYTES, MAX_MESSAGE_BYTES
 
 TOKEN_HEADER = "X-Postmark-Server-Token"
 JSON_TYPE = "application/json; charset=utf-8"
+# seconds from which on a client will have given up
+LONG_WAIT = 30
 ENDLESS_CHUNK = b" " * 65536
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
@@ -82,6 +84,8 @@ class Sandbox:
             return await self._control.handle(request)
         if request.path == "/" and request.method == "GET":
             return web.Response(status=302, headers={"Location": CONTROL_PREFIX + "/"})
+        if request.path == "/favicon.ico":
+            return web.Response(status=204)     # a browser's own idea
         entry = LogEntry(request, canonical(request.path), request.headers.get(TOKEN_HEADER), received_us,
                          *self._on_connection(request))
         self._world.log.begin()
@@ -109,12 +113,14 @@ class Sandbox:
         plan = self._world.rules.before_body(call)
         if plan is not None:
             self._arrived(call)
+            self._world.refuse_all(call, None, "A rule lost the connection.")
             return _drop(request, call.entry, plan)
         try:
             call.take_body(await _read_body(request, call.path))
         except web.HTTPRequestEntityTooLarge:
             self._arrived(call)
             call.entry.outcome = 413
+            self._world.refuse_all(call, None, "The request was too large: 413.")
             return web.Response(status=413, text="Request Entity Too Large")
         except ConnectionError:
             call.entry.outcome = "client gone"
@@ -127,6 +133,8 @@ class Sandbox:
         self._world.log.arrived(call.entry, route_of(call.path))
 
     async def _carry_out(self, request, call, plan):
+        if call.path in SEND_PATHS:
+            self._note_trouble(call, plan)
         await _pause(plan.latency + self._world.settings.latency)
         if plan.drop == "before_accept":
             return _drop(request, call.entry, plan)
@@ -141,6 +149,16 @@ class Sandbox:
             return _drop(request, call.entry, plan)
         call.entry.outcome = plan.garble or status
         return await _deliver(request, plan, status, body, {"Content-Type": JSON_TYPE, **headers})
+
+
+    def _note_trouble(self, call, plan):
+        """Whoever misses a mail must find what a rule did to it."""
+        if plan.latency >= LONG_WAIT:
+            self._world.refuse_all(call, None, f"A rule leaves it without an answer for {plan.latency:.0f} s.")
+        elif plan.drop == "before_accept":
+            self._world.refuse_all(call, None, "A rule lost the connection.")
+        elif plan.answer is not None and not plan.accept:
+            self._world.refuse_all(call, None, f"A rule answered {plan.answer[0]}.")
 
 
 async def _pause(seconds):

@@ -73,9 +73,11 @@ class Suppressions:
     def __init__(self, changed):
         self._changed = changed
         self._streams = {}
+        self.changes = 0
 
     def clear(self):
         self._streams.clear()
+        self.changes += 1
 
     def replace(self, stream, addresses, now_us):
         """Make exactly these addresses inactive in a stream."""
@@ -89,10 +91,12 @@ class Suppressions:
         known = listed.get(address.lower())
         if known is not None and known.reason == "SpamComplaint":
             return known
+        self.changes += 1
         made = listed[address.lower()] = Suppression(address, reason, origin, now_us)
         return made
 
     def remove(self, stream, address):
+        self.changes += 1
         return self._streams.get(stream, {}).pop(address.lower(), None)
 
     def of(self, stream, address):

@@ -22,6 +22,8 @@ MAX_METADATA_VALUE = 80
 FORBIDDEN_ATTACHMENTS = frozenset(
     "vbs exe bin bat chm com cpl crt hlp hta inf ins isp jse lnk mdb pcd pif reg scr sct shs vbe vba wsf wsh wsl msc "
     "msi msp mst".split())
+INACTIVE = ("Inactive recipients are ones that have generated a hard bounce, a spam complaint, or a manual "
+            "suppression.")
 TRACK_LINKS = ("None", "HtmlAndText", "HtmlOnly", "TextOnly")
 
 _FIELD_TYPES = {
@@ -135,13 +137,11 @@ class MessageChecker:
         inactive = self._suppressions.inactive(stream, recipients)
         if not inactive:
             return None
-        listed = ", ".join(inactive)
+        listed = ", ".join(inactive).lower()
         if len(inactive) == len(recipients):
             raise PostmarkError(406, "You tried to send to recipient(s) that have been marked as "
-                                     f"inactive. Found inactive addresses: {listed}. Inactive "
-                                     "recipients are ones that have generated a hard bounce, a spam "
-                                     "complaint, or a manual suppression.")
-        return f"Message OK, but will not deliver to these inactive addresses: {listed}."
+                                     f"inactive. Found inactive addresses: {listed}. {INACTIVE}")
+        return f"Message OK, but will not deliver to these inactive addresses: {listed}. {INACTIVE}"
 
 
 def recipients_of(item):
@@ -192,7 +192,7 @@ def _check_options(item):
         try:
             parse_list(reply_to)
         except ValueError as error:
-            raise PostmarkError(300, _wrong_address("ReplyTo", str(error))) from None
+            raise PostmarkError(300, _wrong_address("Reply-To", str(error))) from None
     tag = item.get("Tag")
     if tag and len(tag) > MAX_TAG:
         raise PostmarkError(300, f"'Tag' may have at most {MAX_TAG} characters.")

@@ -1,10 +1,12 @@
 """Everything one sandbox knows, and the few steps that touch several parts of it."""
+import collections
 import time
 
 from .errors import ControlError, PostmarkError
 from .faults import RuleBook
 from .feedback import Feedback
 from .journal import Journal
+from .mailbox import refusal
 from .requestlog import Changes, RequestLog
 from .settings import Settings
 from .store import MessageStore
@@ -14,6 +16,7 @@ from .validation import MessageChecker, Verdict, recipients_of
 from .webhooks import Webhooks
 
 DEFAULT_STREAM = "outbound"
+MAX_REFUSALS = 1000
 
 
 class World:
@@ -37,6 +40,9 @@ class World:
         self.feedback = Feedback(self.store, self.suppressions, self.webhooks)
         self.tested = 0
         self.refused = 0
+        self.refusals = collections.deque(maxlen=MAX_REFUSALS)
+        self._refusal_count = 0
+        self._resets = 0
         self._journal = Journal(state_file) if state_file else None
         if self._journal:
             self._restore()
@@ -74,6 +80,22 @@ class World:
         for position, (_, item, verdict) in enumerate(accepted, first):
             self.feedback.accepted(position, item, verdict, now_us, restored)
 
+    def refuse(self, entry, item, error_code, message):
+        """Remember what was not accepted, for whoever looks for a mail that does not come."""
+        self.refusals.append(refusal(entry.received_us, entry.path, item, error_code, message))
+        self._refusal_count += 1
+        self.changes.notify()
+
+    def refuse_all(self, call, error_code, message):
+        """The same of a request as a whole."""
+        for item in (call.items or [call.document])[:MAX_REFUSALS]:
+            self.refuse(call.entry, item, error_code, message)
+
+    def news(self):
+        """A word that changes with everything that the mailbox shows."""
+        return ".".join(map(str, (self._resets, len(self.store), self._refusal_count, len(self.feedback.bounces),
+                                  self.webhooks.ended.total(), self.suppressions.changes, self.rules.changes)))
+
     def reset(self):
         """Back to the state of a fresh start with the same command line."""
         self.settings.apply(vars(Settings(**self._initial)))
@@ -85,7 +107,9 @@ class World:
         self.rules.clear()
         self.log.clear()
         self.log.resize(self.settings.request_log_limit)
-        self.tested = self.refused = 0
+        self.tested = self.refused = self._refusal_count = 0
+        self.refusals.clear()
+        self._resets += 1
         if self._journal:
             self._journal.begin(self.store.prefix)
         self.changes.notify()
