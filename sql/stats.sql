@@ -52,6 +52,15 @@ SELECT coalesce(c.metric, h.status) AS status, c.value = h.n AS agrees, h.n FROM
 FULL JOIN (SELECT status, count(*) AS n FROM postmark_history GROUP BY 1) h ON h.status = c.metric
 WHERE h.status IS NOT NULL OR c.metric IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed') ORDER BY 1;
 SELECT c.value = (SELECT count(*) FROM postmark_messages) AS every_message FROM test.counted() c WHERE metric = 'queued';
+-- requests, and how long what took
+SELECT r.metric, r.value > 0 AS counted FROM postmark_stats() r WHERE connector = 'default'
+	AND metric IN ('requests', 'answers_2xx', 'bytes_sent', 'bytes_received', 'commit_to_request_sum', 'request_to_answer_p50', 'request_to_answer_p99') ORDER BY 1;
+SELECT (SELECT value FROM test.counted() WHERE metric = 'requests') = (SELECT value FROM test.counted() WHERE metric = 'answers_2xx') AS all_answered,
+	(SELECT value FROM test.counted() WHERE metric = 'requests') = (SELECT value FROM test.counted() WHERE metric = 'request_to_answer_count') AS all_timed,
+	(SELECT value FROM test.counted() WHERE metric = 'commit_to_request_count') >= 1201 AS each_message_timed;
+SELECT bool_and(more >= value) AS cumulative FROM (SELECT value, lead(value, 1, value) OVER (ORDER BY metric) AS more
+	FROM postmark_stats() WHERE connector = 'default' AND metric ~ '^request_to_answer_le_') b;
+
 --
 -- Events, and who had no secret
 --

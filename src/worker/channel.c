@@ -30,9 +30,11 @@
 #include "settings/connector_token.h"
 #include "settings/guc.h"
 #include "settings/token.h"
+#include "shared/stats.h"
 #include "shared/wakeup.h"
 #include "worker/backoff.h"
 #include "worker/channel.h"
+#include "worker/lane.h"
 
 /*
  * So many messages refused for good, one after another and all for the same
@@ -224,6 +226,7 @@ pm_channels_load(void)
 		if (channel == NULL)
 			channel = add_channel(connector->number);
 		channel->connector = connector;
+		channel->stats = pm_stats_of(connector->number, connector->name);
 		strlcpy(channel->name, connector->name, sizeof(channel->name));
 	}
 

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "postmark/api_errors.h"
 #include "settings/connector.h"
+#include "shared/stats.h"
 #include "shared/wakeup.h"
 #include "worker/lane.h"
 
@@ -57,6 +58,7 @@ typedef struct PmChannel
 	int			refusal_status; /* all with this HTTP status */
 	int			refusal_code;	/* and this ErrorCode */
 
+	PmStats    *stats;			/* its counters, or NULL */
 	int			in_flight;		/* requests that send */
 	int			doubtful_in_flight; /* of these, with messages that were in
 									 * doubt */

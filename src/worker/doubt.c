@@ -34,6 +34,7 @@
 #include "queue/queue.h"
 #include "settings/connector.h"
 #include "settings/guc.h"
+#include "shared/stats.h"
 #include "worker/backoff.h"
 #include "worker/channel.h"
 #include "worker/doubt.h"
@@ -250,8 +251,9 @@ pm_doubt_look(PmJob *job, PmMoment now)
 
 /* Mark the message that a search found as sent. */
 static void
-mark_found(PmBatch *batch, const PmFound *found)
+mark_found(PmJob *job, const PmFound *found)
 {
+	PmBatch    *batch = job->batch;
 	int64		id = strtoll(found->metadata_id, NULL, 10);
 	int			i;
 
@@ -275,6 +277,7 @@ mark_found(PmBatch *batch, const PmFound *found)
 			m->message_id = message_id;
 			m->error_code = -1;
 			pm_message_finish(m, "sent", NULL);
+			pm_stats_add(job->channel->stats, PM_COUNT_FOUND_AGAIN, 1);
 			m->last_error = NULL;
 		}
 		return;
@@ -300,7 +303,7 @@ pm_doubt_found(PmJob *job)
 	readable = pm_api_read_search(&result, &verdict, &page);
 	if (readable)
 		for (i = 0; i < page.nfound; i++)
-			mark_found(batch, &page.found[i]);
+			mark_found(job, &page.found[i]);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 	pm_http_release(job->request);
@@ -354,7 +357,7 @@ pm_doubt_match(PmChannel *channel, const PmFound *found, int nfound)
 		if (job->channel != channel || !is_held(job))
 			continue;
 		for (i = 0; i < nfound; i++)
-			mark_found(job->batch, &found[i]);
+			mark_found(job, &found[i]);
 	}
 }
 

@@ -40,12 +40,15 @@
 #include "settings/connector.h"
 #include "settings/guc.h"
 #include "shared/slots.h"
+#include "shared/stats.h"
 #include "shared/transaction.h"
+#include "shared/wakeup.h"
 #include "worker/backoff.h"
 #include "worker/channel.h"
 #include "worker/doubt.h"
 #include "worker/failover.h"
 #include "worker/jobs.h"
+#include "worker/lane.h"
 
 /* A search that failed is tried again after, ms, doubling */
 #define SEARCH_BASE		1000
@@ -303,6 +306,7 @@ settle_page(void *arg)
 			m->error_code = -1;
 			m->last_error = NULL;
 			pm_message_finish(m, "sent", NULL);
+			pm_stats_add(page->channel->stats, PM_COUNT_FOUND_AGAIN, 1);
 			batch->messages[kept++] = *m;
 		}
 		batch->nmessages = kept;

@@ -23,10 +23,12 @@
 #include "postmark/http.h"
 #include "queue/batch.h"
 #include "settings/guc.h"
+#include "shared/stats.h"
 #include "shared/wakeup.h"
 #include "worker/backoff.h"
 #include "worker/channel.h"
 #include "worker/jobs.h"
+#include "worker/lane.h"
 #include "worker/share.h"
 
 /*
@@ -165,7 +167,11 @@ pm_job_doubt(PmJob *job, PmMoment ended)
 	int			i;
 
 	for (i = 0; i < batch->nmessages; i++)
+	{
 		doubts = Max(doubts, batch->messages[i].ndoubts);
+		if (batch->messages[i].disposal == PM_KEEP)
+			pm_stats_add(job->channel->stats, PM_COUNT_IN_DOUBT, 1);
+	}
 	for (i = 0; i < doubts && rest < REST_CEILING; i++)
 		rest *= REST_FACTOR;
 	if (doubts > 0)
@@ -283,6 +289,45 @@ build_body(PmJob *job)
 	return ok;
 }
 
+/* A request begins: count it, and how long its messages have waited for it. */
+static void
+count_request(PmJob *job)
+{
+	PmStats    *stats = job->channel->stats;
+	TimestampTz now = GetCurrentTimestamp();
+	int			i;
+
+	job->started = pm_moment();
+	pm_stats_add(stats, PM_COUNT_REQUESTS, 1);
+	if (!job->batch->deferred)
+		for (i = 0; i < job->batch->nmessages; i++)
+			pm_stats_time(stats, PM_COMMIT_TO_REQUEST,
+						  now - job->batch->messages[i].created_at);
+}
+
+/* It has ended: count how. */
+static void
+count_answer(PmJob *job, const PmHttpResult *result)
+{
+	PmStats    *stats = job->channel->stats;
+	static const PmMetric by_class[] = {
+		PM_COUNT_ANSWERS_2XX, PM_COUNT_ANSWERS_3XX, PM_COUNT_ANSWERS_4XX,
+		PM_COUNT_ANSWERS_5XX
+	};
+	int			class = (int) (result->status / 100) - 2;
+
+	pm_stats_add(stats, PM_COUNT_BYTES_SENT, result->sent_len);
+	if (result->phase != PM_HTTP_REPLIED)
+	{
+		pm_stats_add(stats, PM_COUNT_NO_ANSWER, 1);
+		return;
+	}
+	pm_stats_add(stats, PM_COUNT_BYTES_RECEIVED, result->reply_len);
+	if (class >= 0 && class < lengthof(by_class))
+		pm_stats_add(stats, by_class[class], 1);
+	pm_stats_time(stats, PM_REQUEST_TO_ANSWER, pm_moment() - job->started);
+}
+
 /*
  * Send a job's batch.  If something expired while it waited, or others may have
  * sent it, or the channel no longer flows, it is given back to the queue instead.  Returns false if the
@@ -355,6 +400,7 @@ pm_job_start(PmJob *job)
 									  &job->body, job);
 	MemoryContextSwitchTo(old);
 	pfree(token);
+	count_request(job);
 	return true;
 }
 
@@ -491,6 +537,7 @@ pm_job_sent(PmJob *job)
 	pm_channel_ended(job->channel, job->doubtful);
 	job->state = PM_JOB_STORE;
 	pm_http_result(job->request, &result);
+	count_answer(job, &result);
 	if (result.shortage && result.phase == PM_HTTP_NOT_SENT)
 	{
 		pm_share_shortage();

@@ -42,6 +42,7 @@ typedef struct PmJob
 	Size		size;			/* of the messages together, roughly */
 	PmMoment	act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE:
 								 * when to try again */
+	PmMoment	started;		/* its last request that sends */
 	bool		renewed;		/* its intent, for it began late */
 	bool		inherited;		/* others may have sent its messages, too, see
 								 * failover.c */
