@@ -1,6 +1,7 @@
 """A local Postmark for developers and tests.
 
 cli        command line, listening sockets, signals
+tls        an authority and a certificate of its own
 server     one HTTP request from arrival to answer: log, faults, delivery
 world      the state of the sandbox, which all of these share
 faults     rules that make the sandbox misbehave, and what they do

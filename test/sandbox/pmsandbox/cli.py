@@ -9,6 +9,7 @@ import sys
 
 from .errors import PostmarkError
 from .server import Sandbox
+from .tls import TlsError, certificate
 from .webhooks import is_loopback
 from .world import World
 
@@ -17,7 +18,7 @@ def _parse(arguments):
     parser = argparse.ArgumentParser(
         prog="postmark_sandbox",
         description="A local Postmark: answers as Postmark does, keeps every mail, sends none.",
-        epilog="Control API and inbox: /_sandbox/ on the same port. See README.md.")
+        epilog="Control API and mailbox: /_sandbox/ on the same port. See README.md.")
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     add("--port", type=int, default=0, help="port to listen on (default 0: a free one)")
@@ -27,6 +28,12 @@ def _parse(arguments):
     add("--allow-remote", action="store_true", help="allow a --host that is not a loopback address")
     add("--tls-cert", metavar="FILE", help="PEM certificate chain; the port then speaks TLS")
     add("--tls-key", metavar="FILE", help="PEM key of --tls-cert")
+    add("--tls-name", action="append", metavar="NAME",
+        help="speak TLS with a certificate for this host name or address (repeatable), made at the start")
+    add("--tls-folder", metavar="FOLDER",
+        help="where --tls-name keeps its authority; clients trust FOLDER/ca.pem")
+    add("--control-host", action="append", metavar="NAME",
+        help="the control API and the mailbox answer to this host name, too (repeatable)")
     add("--token", action="append", metavar="TOKEN",
         help="accept this server token besides POSTMARK_API_TEST (repeatable; default sandbox-token)")
     add("--sender", action="append", metavar="PATTERN",
@@ -44,6 +51,10 @@ def _parse(arguments):
     options = parser.parse_args(arguments)
     if bool(options.tls_cert) != bool(options.tls_key):
         parser.error("--tls-cert and --tls-key go together")
+    if bool(options.tls_name) != bool(options.tls_folder):
+        parser.error("--tls-name and --tls-folder go together")
+    if options.tls_name and options.tls_cert:
+        parser.error("--tls-name makes what --tls-cert names: give one of them")
     if not options.allow_remote and not is_loopback(options.host):
         parser.error(f"{options.host} is not a loopback address; --allow-remote allows it")
     return options
@@ -64,6 +75,8 @@ def _intervals(text):
 
 
 def _tls_context(options):
+    if options.tls_name:
+        options.tls_cert, options.tls_key = certificate(options.tls_folder, options.tls_name)
     if not options.tls_cert:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -87,7 +100,7 @@ async def _serve(options):
         loop.add_signal_handler(number, stop.set)
     world = World(options.token, options.sender, options.state_file, options.webhook_retries,
                   options.webhook, options.webhook_header, options.allow_remote)
-    factory = Sandbox(world, options.allow_remote).http_server()
+    factory = Sandbox(world, options.allow_remote, options.control_host).http_server()
     context = _tls_context(options)
     listener = await loop.create_server(factory, options.host, options.port, ssl=context, backlog=1024)
     port = listener.sockets[0].getsockname()[1]
@@ -110,7 +123,7 @@ def main(arguments=None):
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         asyncio.run(_serve(options))
-    except (OSError, PostmarkError) as error:
+    except (OSError, PostmarkError, TlsError) as error:
         print(f"postmark_sandbox: {error}", file=sys.stderr)
         return 1
     # Open connections and requests under way have nothing to finish.

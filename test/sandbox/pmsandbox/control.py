@@ -1,7 +1,7 @@
-"""The control API below /_sandbox/: what tests and the inbox page use.
+"""The control API below /_sandbox/: what tests and the mailbox use.
 
-It asks for no token, so it answers only to a Host of this machine and never
-to a script of a foreign web page.
+It asks for no token, so it answers only to a Host of this machine, or one that
+the command line names, and never to a script of a foreign web page.
 """
 import inspect
 import json
@@ -18,10 +18,6 @@ MAX_WAIT = 600.0
 MEASURES = ("messages", "distinct", "requests", "in_flight", "events")
 
 
-def _is_local(host):
-    return is_loopback(urllib.parse.urlsplit("//" + host).hostname)
-
-
 def _number(query, name, default, kind=int):
     try:
         return kind(query.get(name, default))
@@ -36,10 +32,12 @@ def _is_set(query, name, default):
 class Control:
     """Dispatches the control calls; each takes (query, document) and returns JSON or a response."""
 
-    def __init__(self, world, allow_remote):
+    def __init__(self, world, allow_remote, hosts=None):
         self._world = world
         self._mailbox = Mailbox(world)
-        self._allow_remote = allow_remote
+        # any host, unless some are named
+        self._any_host = allow_remote and not hosts
+        self._hosts = {host.lower() for host in hosts or ()}
         # (what carries it out, the parameters it knows)
         self._calls = {
             ("GET", "view"): (self._view, {"id"}),
@@ -86,8 +84,9 @@ class Control:
 
     def _check_origin(self, request):
         host = request.headers.get("Host", "")
-        if not self._allow_remote and not _is_local(host):
-            raise ControlError("the control API answers to loopback hosts only")
+        name = urllib.parse.urlsplit("//" + host).hostname
+        if not self._any_host and not is_loopback(name) and name not in self._hosts:
+            raise ControlError("the control API answers to loopback hosts only, and to those of --control-host")
         origin = request.headers.get("Origin")
         if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
             raise ControlError("the control API answers no foreign page")

@@ -61,10 +61,10 @@ class Call:
 class Sandbox:
     """The handler of all requests."""
 
-    def __init__(self, world, allow_remote=False):
+    def __init__(self, world, allow_remote=False, control_hosts=None):
         self._world = world
         self._api = PostmarkApi(world)
-        self._control = Control(world, allow_remote)
+        self._control = Control(world, allow_remote, control_hosts)
         self._connections = weakref.WeakKeyDictionary()
         self._connection_count = 0
 
