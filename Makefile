@@ -5,7 +5,9 @@
 #   make installcheck        the tests, against a running server that has
 #                            shared_preload_libraries = 'postmark_connector'
 #
-# test/check does all of this by itself, with a server of its own.
+#   make dist                the archive for PGXN, of what is committed
+#
+# test/check does all but the last by itself, with a server of its own.
 
 EXTENSION = postmark_connector
 MODULE_big = postmark_connector
@@ -92,3 +94,10 @@ uninstall-pages:
 	rm -f '$(PAGES_DIR)/README.md' $(patsubst %,'$(PAGES_DIR)/%',$(DOCS))
 
 .PHONY: install-readme uninstall-pages
+
+# META.json has three numbers, as PGXN asks for; test/check holds them against
+# the control file's.
+DIST = $(EXTENSION)-$(shell sed -n '0,/"version"/s/.*"version": "\(.*\)".*/\1/p' $(SOURCE)/META.json)
+.PHONY: dist
+dist:
+	git -C $(SOURCE) archive --format=zip --prefix=$(DIST)/ HEAD > $(DIST).zip

@@ -81,7 +81,7 @@
 #error "postmark_connector needs libcurl 7.87.0 or later"
 #endif
 
-#define PM_USER_AGENT "postmark_connector/1.0"
+#define PM_USER_AGENT "postmark_connector/" PM_VERSION
 
 /* Connections kept open, and easy handles kept for the next request. */
 #define PM_KEPT_CONNECTIONS 128

@@ -84,7 +84,7 @@ installed() { [ -x "/usr/lib/postgresql/$1/bin/postgres" ]; }
 
 offered()
 {
-    apt-cache policy "postgresql-server-dev-$1" 2>/dev/null | grep -q '^  Candidate: [0-9]'
+    [[ $(apt-cache policy "postgresql-server-dev-$1" 2>/dev/null) = *'Candidate: '[0-9]* ]]
 }
 
 # find_missing NAME...: sets MISSING to those that are not installed
