@@ -40,6 +40,16 @@ typedef struct PmStatement
 	uint64		generation;		/* of the objects that it was made for */
 } PmStatement;
 
+/*
+ * Argument "i" of a statement that may be null: its value, and the mark that
+ * SPI takes.  The value is not evaluated where it is null.
+ */
+#define PM_NULLABLE(values, nulls, i, isnull, value) \
+	((nulls)[i] = (isnull) ? 'n' : ' ', \
+	 (values)[i] = (isnull) ? (Datum) 0 : (value))
+#define PM_NULLABLE_TEXT(values, nulls, i, text) \
+	PM_NULLABLE(values, nulls, i, (text) == NULL, CStringGetTextDatum(text))
+
 /* The rights and settings that pm_enter_owner left. */
 typedef struct PmOwnerScope
 {

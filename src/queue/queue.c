@@ -856,50 +856,36 @@ pm_intent_renew(const PmBatch *batch)
 	return SPI_processed == 1;
 }
 
-/* A message that waits for its next attempt. */
-static void
-store_deferred(const PmBatch *batch, const PmMessage *m)
+/*
+ * Put a message, complete and checked, into postmark_deferred, to be sent at
+ * "due".  For the worker and for sessions.
+ */
+void
+pm_deferred_store(const PmMessage *m, int32 lane, TimestampTz due)
 {
 	Datum		values[16];
 	char		nulls[17] = "                ";
-	TimestampTz due = Min(m->retry_at, m->expires_at);
 
 	at_table = PM_DEFERRED;
 	values[0] = Int64GetDatum(m->id);
-	values[1] = Int32GetDatum(batch->lane);
+	values[1] = Int32GetDatum(lane);
 	values[2] = TimestampTzGetDatum(due);
 	values[3] = TimestampTzGetDatum(m->created_at);
 	values[4] = TimestampTzGetDatum(m->expires_at);
 	values[5] = CStringGetTextDatum(m->email);
 	values[6] = CStringGetTextDatum(m->usage_type);
-	if (m->code)
-		values[7] = CStringGetTextDatum(m->code);
-	else
-		nulls[7] = 'n';
-	if (m->payload)
-		values[8] = JsonbPGetDatum(m->payload);
-	else
-		nulls[8] = 'n';
-	if (m->locale)
-		values[9] = CStringGetTextDatum(m->locale);
-	else
-		nulls[9] = 'n';
+	PM_NULLABLE_TEXT(values, nulls, 7, m->code);
+	PM_NULLABLE(values, nulls, 8, m->payload == NULL,
+				JsonbPGetDatum(m->payload));
+	PM_NULLABLE_TEXT(values, nulls, 9, m->locale);
 	values[10] = CStringGetTextDatum(m->connector);
 	values[11] = Int32GetDatum(m->attempts);
-	if (m->error_code >= 0)
-		values[12] = Int32GetDatum(m->error_code);
-	else
-		nulls[12] = 'n';
-	if (m->last_error)
-		values[13] = CStringGetTextDatum(m->last_error);
-	else
-		nulls[13] = 'n';
-	values[14] = BoolGetDatum(true);
-	nulls[14] = m->no_track ? ' ' : 'n';
-	if (m->ndoubts > 0)
-		values[15] = uuid_array(m->doubts, m->ndoubts);
-	else
-		nulls[15] = 'n';
+	PM_NULLABLE(values, nulls, 12, m->error_code <= 0,
+				Int32GetDatum(m->error_code));
+	PM_NULLABLE_TEXT(values, nulls, 13, m->last_error);
+	PM_NULLABLE(values, nulls, 14, !m->no_track, BoolGetDatum(true));
+	PM_NULLABLE(values, nulls, 15, m->ndoubts == 0,
+				uuid_array(m->doubts, m->ndoubts));
 	pm_execute(&insert_deferred, values, nulls, 0);
 }
 
@@ -1016,7 +1002,9 @@ pm_batch_store(PmBatch *batch, TimestampTz now, bool careful)
 		pm_history_insert(batch, now, careful);
 	for (i = 0; i < batch->nmessages; i++)
 		if (batch->messages[i].disposal == PM_DEFER)
-			store_deferred(batch, &batch->messages[i]);
+			pm_deferred_store(&batch->messages[i], batch->lane,
+							  Min(batch->messages[i].retry_at,
+								  batch->messages[i].expires_at));
 	pm_stats_note(PM_LANE_CONNECTOR(batch->lane), batch->messages[0].connector,
 				  PM_COUNT_RETRIED, ngone - nfinished);
 	return true;
@@ -1037,10 +1025,7 @@ pm_trouble_store(const char *connector, const char *state, const char *detail,
 		return;
 	values[1] = CStringGetTextDatum(state);
 	values[2] = CStringGetTextDatum(detail ? detail : "");
-	if (hint)
-		values[3] = CStringGetTextDatum(hint);
-	else
-		nulls[3] = 'n';
+	PM_NULLABLE_TEXT(values, nulls, 3, hint);
 	pm_execute(&insert_trouble, values, nulls, 0);
 }
 

@@ -74,6 +74,7 @@ extern int	pm_read_intents(PmIntent **intents);
 /* Writing */
 extern void pm_intent_insert(PmBatch *batch);
 extern bool pm_intent_renew(const PmBatch *batch);
+extern void pm_deferred_store(const PmMessage *m, int32 lane, TimestampTz due);
 extern bool pm_batch_store(PmBatch *batch, TimestampTz now, bool careful);
 extern void pm_trouble_store(const char *connector, const char *state,
 							 const char *detail, const char *hint);

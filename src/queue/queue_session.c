@@ -44,14 +44,6 @@ static PmStatement insert_queue = {
 	8, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
 	BOOLOID}
 };
-static PmStatement insert_deferred = {
-	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
-	" email, usage_type, code, payload, locale, connector, attempts, no_track)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-	13, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, INT4OID,
-	BOOLOID}
-};
 static PmStatement delete_queue = {
 	"DELETE FROM @.postmark_queue WHERE lane" PM_EQ "ANY ($1)"
 	" AND id" PM_EQ "$2 RETURNING " CONTENT_COLUMNS ", created_at, 0",
@@ -139,13 +131,6 @@ lanes(int number)
 										   true, TYPALIGN_INT));
 }
 
-static Datum
-text_datum(const char *text, char *null)
-{
-	*null = text ? ' ' : 'n';
-	return text ? CStringGetTextDatum(text) : (Datum) 0;
-}
-
 /*
  * Insert a message into the hot table, whose row trigger completes it.
  * expires_at 0 stands for the default.  Returns its id.
@@ -160,17 +145,16 @@ pm_queue_insert(const PmMessage *m)
 	int64		id;
 
 	pm_connect_owner(&scope);
-	values[0] = text_datum(m->email, &nulls[0]);
-	values[1] = text_datum(m->usage_type, &nulls[1]);
-	values[2] = text_datum(m->code, &nulls[2]);
-	values[3] = JsonbPGetDatum(m->payload);
-	nulls[3] = m->payload ? ' ' : 'n';
-	values[4] = text_datum(m->locale, &nulls[4]);
-	values[5] = text_datum(m->connector, &nulls[5]);
-	values[6] = TimestampTzGetDatum(m->expires_at);
-	nulls[6] = m->expires_at ? ' ' : 'n';
-	values[7] = BoolGetDatum(true);
-	nulls[7] = m->no_track ? ' ' : 'n';
+	PM_NULLABLE_TEXT(values, nulls, 0, m->email);
+	PM_NULLABLE_TEXT(values, nulls, 1, m->usage_type);
+	PM_NULLABLE_TEXT(values, nulls, 2, m->code);
+	PM_NULLABLE(values, nulls, 3, m->payload == NULL,
+				JsonbPGetDatum(m->payload));
+	PM_NULLABLE_TEXT(values, nulls, 4, m->locale);
+	PM_NULLABLE_TEXT(values, nulls, 5, m->connector);
+	PM_NULLABLE(values, nulls, 6, m->expires_at == 0,
+				TimestampTzGetDatum(m->expires_at));
+	PM_NULLABLE(values, nulls, 7, !m->no_track, BoolGetDatum(true));
 	pm_execute(&insert_queue, values, nulls, 0);
 
 	if (SPI_processed != 1)
@@ -189,25 +173,7 @@ pm_queue_insert(const PmMessage *m)
 static void
 insert_into_deferred(const PmMessage *m, int32 lane)
 {
-	Datum		values[13];
-	char		nulls[14] = "             ";
-
-	values[0] = Int64GetDatum(m->id);
-	values[1] = Int32GetDatum(lane);
-	values[2] = TimestampTzGetDatum(m->due_at);
-	values[3] = TimestampTzGetDatum(m->created_at);
-	values[4] = TimestampTzGetDatum(m->expires_at);
-	values[5] = text_datum(m->email, &nulls[5]);
-	values[6] = text_datum(m->usage_type, &nulls[6]);
-	values[7] = text_datum(m->code, &nulls[7]);
-	values[8] = JsonbPGetDatum(m->payload);
-	nulls[8] = m->payload ? ' ' : 'n';
-	values[9] = text_datum(m->locale, &nulls[9]);
-	values[10] = text_datum(m->connector, &nulls[10]);
-	values[11] = Int32GetDatum(m->attempts);
-	values[12] = BoolGetDatum(true);
-	nulls[12] = m->no_track ? ' ' : 'n';
-	pm_execute(&insert_deferred, values, nulls, 0);
+	pm_deferred_store(m, lane, m->due_at);
 	pm_note_deferred(lane);
 }
 
@@ -306,7 +272,7 @@ take_out(int64 id)
 	values[1] = CStringGetTextDatum(m.connector);
 	values[2] = CStringGetTextDatum(m.email);
 	values[3] = CStringGetTextDatum(m.usage_type);
-	values[4] = text_datum(m.locale, &nulls[4]);
+	PM_NULLABLE_TEXT(values, nulls, 4, m.locale);
 	values[5] = Int32GetDatum(m.attempts);
 	values[6] = TimestampTzGetDatum(m.created_at);
 	values[7] = TimestampTzGetDatum(m.due_at);

@@ -252,8 +252,8 @@ store_templates(const PmConnector *connector)
 		values[2] = CStringGetTextDatum(t->locale ? t->locale : "");
 		values[3] = CStringGetTextDatum(t->alias);
 		values[4] = Int32GetDatum(t->priority);
-		values[5] = Int32GetDatum(t->expires_in);
-		nulls[5] = t->expires_in == 0 ? 'n' : ' ';
+		PM_NULLABLE(values, nulls, 5, t->expires_in == 0,
+					Int32GetDatum(t->expires_in));
 		pm_execute(&put_template, values, nulls, 0);
 	}
 }
@@ -410,8 +410,7 @@ postmark_pause(PG_FUNCTION_ARGS)
 	paused = pm_connector_by_number(number)->paused;
 
 	values[0] = CStringGetTextDatum(name);
-	values[1] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
-	nulls[1] = reason ? ' ' : 'n';
+	PM_NULLABLE_TEXT(values, nulls, 1, reason);
 	if (!paused)
 		pm_execute(&set_paused, values, nulls, 0);
 	else if (reason)
