@@ -208,7 +208,7 @@ class PostmarkApi:
     def _server(self, call):
         return {"ID": 1, "Name": "postmark_sandbox", "ApiTokens": [call.token], "Color": "yellow",
                 "ServerLink": "http://localhost/_sandbox/", "SmtpApiActivated": True,
-                "RawEmailEnabled": False, "DeliveryType": "Sandbox", "InboundAddress": None,
+                "RawEmailEnabled": False, "DeliveryType": "Sandbox", "InboundAddress": "sandbox@inbound.invalid",
                 "TrackOpens": False, "TrackLinks": "None", "InboundSpamThreshold": 0}
 
     def _list_templates(self, call):

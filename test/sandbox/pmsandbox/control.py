@@ -209,13 +209,13 @@ class Control:
             raise ControlError("no such message")
         return position
 
-    def _list(self, query, document):
+    async def _list(self, query, document):
         view, offset, count = query.get("view", "mail"), _number(query, "offset", 0), _number(query, "count", 50)
         if view not in self._mailbox.views():
             raise ControlError(f"view is one of {', '.join(self._mailbox.views())}")
         if offset < 0 or count < 0:
             raise ControlError("offset and count are numbers from 0 on")
-        return self._mailbox.listing(view, query.get("search", ""), offset, count)
+        return await self._mailbox.listing(view, query.get("search", ""), offset, count)
 
     def _mail(self, query, document):
         return self._mailbox.mail(self._position(query))

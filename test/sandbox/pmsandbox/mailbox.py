@@ -4,6 +4,8 @@ The page is in mailbox/, three files that load nothing from elsewhere. A mail's
 own HTML is shown in a sandboxed frame: it comes from an application under
 development and is not to be trusted.
 """
+import asyncio
+import inspect
 import pathlib
 import re
 
@@ -20,6 +22,8 @@ MAIL_POLICY = ("sandbox allow-popups allow-popups-to-escape-sandbox; default-src
                "style-src 'unsafe-inline'; font-src data:; form-action 'none'")
 # How many mails a search looks into: each has to be rendered
 MAX_SEARCHED = 20000
+# and after how many of them whoever else asks has a turn
+AT_ONCE = 100
 MAX_COUNT = 500
 _CODE = re.compile(r"(?<![\w-])\d{4,10}(?![\w-])")
 
@@ -35,20 +39,28 @@ class Mailbox:
     def views(self):
         return tuple(self._lists)
 
-    def listing(self, view, search, offset, count):
+    async def listing(self, view, search, offset, count):
         """One page of a list, newest first; `total` is of what was found."""
         world = self._world
-        rows, total, searched_all = self._lists[view](search.lower(), offset, min(count, MAX_COUNT))
+        answer = self._lists[view](search.lower(), offset, min(count, MAX_COUNT))
+        rows, total, searched_all = await answer if inspect.isawaitable(answer) else answer
         return {"rows": rows, "total": total, "searched_all": searched_all, "counts": {
             "mail": len(world.store), "refused": len(world.refusals), "bounces": len(world.feedback.bounces),
             "suppressions": len(world.suppressions.listing()), "rules": len(world.rules.as_json())}}
 
-    def _mails(self, search, offset, count):
+    async def _mails(self, search, offset, count):
         store = self._world.store
         positions = store.newest_first()
         if not search:
             return [self._row(p) for p in positions[offset:offset + count]], len(positions), True
-        found = [p for p in positions[:MAX_SEARCHED] if search in self._text_of(p)]
+        found, prefix = [], store.prefix
+        for number, position in enumerate(positions[:MAX_SEARCHED]):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+                if store.prefix != prefix:
+                    return [], 0, True              # all is forgotten meanwhile
+            if search in self._text_of(position):
+                found.append(position)
         return [self._row(p) for p in found[offset:offset + count]], len(found), len(positions) <= MAX_SEARCHED
 
     def _text_of(self, position):

@@ -84,11 +84,12 @@ class Post:
     def __init__(self, number, webhook, record, position, recipient, make):
         self.number, self.webhook, self.record = number, webhook, record
         self.position, self.recipient, self.make = position, recipient, make
-        self.trace, self.attempts, self.state, self.body = str(uuid.uuid4()), [], WAITING, None
+        self.trace, self.attempts, self.state, self.body = None, [], WAITING, None
 
     def written(self):
         """What is posted, the same at every attempt."""
         if self.body is None:
+            self.trace = self.trace or str(uuid.uuid4())
             self.body = self.make(self.webhook.triggers[self.record].get("IncludeContent", False))
         return self.body
 
@@ -226,7 +227,7 @@ class Webhooks:
 
     def _copy(self, post):
         copy = Post(next(self._numbers), post.webhook, post.record, post.position, post.recipient, post.make)
-        copy.trace, copy.body = post.trace, post.written()
+        copy.body, copy.trace = post.written(), post.trace
         self.log.append(copy)
         return copy
 
@@ -270,7 +271,8 @@ class Webhooks:
             return
         retries = self._settings.webhook_retries
         remaining = max(0, len(retries) - len(post.attempts))
-        answer, text = await self._attempt(url, json.dumps(post.written()).encode(), {
+        body = json.dumps(post.written()).encode()
+        answer, text = await self._attempt(url, body, {
             "Content-Type": "application/json", "User-Agent": "Postmark",
             "X-PM-Retries-Remaining": str(remaining), "X-PM-Webhook-Trace-Id": post.trace, **headers})
         if answer == 200:
