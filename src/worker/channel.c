@@ -567,7 +567,10 @@ void
 pm_channel_succeeded(PmChannel *channel)
 {
 	if (channel->state != PM_OPEN)
+	{
+		channel->good_news = true;
 		return;
+	}
 	channel->failures = 0;
 	channel->trial = false;
 	if (channel->trouble_shown || channel->trouble)
@@ -610,7 +613,10 @@ close_for(PmChannel *channel, long delay, bool at_least)
 	if (channel->state == PM_OPEN || (at_least && until > channel->retry_at))
 		channel->retry_at = until;
 	if (channel->state == PM_OPEN)
+	{
 		channel->state = PM_BACKING_OFF;
+		channel->good_news = false;
+	}
 	channel->trial = true;
 	channel->sweep_at = Min(channel->sweep_at, now);
 }
@@ -749,13 +755,21 @@ pm_channels_mended(void)
 	}
 }
 
-/* Let a channel that backed off go on when its time has come. */
+/*
+ * Let a channel that backed off go on when its time has come.  Where there is
+ * nothing to try with, and others succeeded meanwhile, the trouble is over.
+ */
 void
 pm_channel_tick(PmChannel *channel, PmMoment now)
 {
-	if ((channel->state == PM_BACKING_OFF || channel->state == PM_NO_TOKEN) &&
-		channel->retry_at <= now)
-		channel->state = PM_OPEN;
+	bool		backed_off = (channel->state == PM_BACKING_OFF);
+
+	if ((!backed_off && channel->state != PM_NO_TOKEN) ||
+		channel->retry_at > now)
+		return;
+	channel->state = PM_OPEN;
+	if (backed_off && channel->good_news && !pm_channel_can_claim(channel, now))
+		say_trouble(channel, NULL, "");
 }
 
 /* Whether there may be messages of the channel that may be sent now. */

@@ -39,7 +39,8 @@ typedef struct PmChannel
 	PmChannelState state;
 	PmMoment	retry_at;		/* PM_BACKING_OFF, PM_BLOCKED */
 	int			failures;		/* in a row */
-	bool		trial;			/* one request at a time until one succeeds */
+	bool		trial;			/* one message at a time until one succeeds */
+	bool		good_news;		/* one succeeded since it was closed */
 	bool		probing;		/* a GET /server is under way */
 
 	/* Looking for what others may have sent, see failover.c */

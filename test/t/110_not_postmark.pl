@@ -4,6 +4,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -264,6 +265,23 @@ ok($node->wait_state('backing_off'),
 	'an answer that puts all its messages off makes the connector back off');
 $sandbox->clear_rules($rule);
 ok($node->wait_finished, 'and it goes on');
+
+# One is in doubt and turns out to be sent, another one succeeds while the
+# connector is closed for it: with nothing left to try, nothing is wrong
+PostmarkExtra::reload($node, batch_size => 1);
+foreach my $round (1 .. 3)
+{
+	$sandbox->rule(
+		recipient => "doubtful$round-1\@t.example",
+		action => { status => 500, accept => JSON::PP::true });
+	$sandbox->rule(
+		recipient => "doubtful$round-2\@t.example",
+		action => { latency => 0.3 });
+	$node->enqueue(2, prefix => "doubtful$round-");
+	ok($node->wait_finished, "round $round: both are sent");
+	ok($node->wait_state('running'), "round $round: nothing is wrong any more");
+	$sandbox->clear_rules;
+}
 
 $node->accounted('each message arrived once or is accounted for');
 my $log = slurp_file($node->logfile);
