@@ -35,18 +35,18 @@ my %fates = (
 		  ChallengeVerification InboundError)));
 
 $node->configure(config => { webhookSecret => $SECRET });
-$sandbox->control('POST', 'events/hold', {});
+$sandbox->hold_events;
 $node->sql(join(";\n", map { "SELECT postmark_enqueue('$_\@example.com', 'Register', '493021')" } sort keys %fates));
 is($node->sql(q{SELECT postmark_flush()}), 't', 'all of them are sent');
-my @events = map { $_->{body} } @{ $sandbox->control('GET', 'events')->{events} };
+my @events = map { $_->{body} } $sandbox->events;
 cmp_ok(scalar(@events), '>', scalar(keys %fates), 'and the sandbox has more events than mails to tell of');
 
 # Opens and clicks change nothing
 foreach my $type (qw(Open Click))
 {
-	$sandbox->control('POST', 'events', { type => $type, recipient => 'ann@example.com' });
+	$sandbox->event(type => $type, recipient => 'ann@example.com');
 }
-@events = map { $_->{body} } @{ $sandbox->control('GET', 'events')->{events} };
+@events = map { $_->{body} } $sandbox->events;
 
 sub ends
 {

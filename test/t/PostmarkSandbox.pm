@@ -276,6 +276,37 @@ sub ids
 
 =pod
 
+=item $sandbox->events(%filter), ->event(%what), ->hold_events
+
+The events that webhooks were told, or are to be (filters recipient, since),
+oldest first; makes one of a message that was accepted (C<type>, and
+C<recipient> or C<MessageID>); has them made and not posted from now on.
+
+  $sandbox->event(type => 'SoftBounce', recipient => 'ann@example.com');
+  my @bodies = map { $_->{body} } $sandbox->events;
+
+=cut
+
+sub events
+{
+	my ($self, %filter) = @_;
+	return @{ $self->control('GET', _query('events', %filter))->{events} };
+}
+
+sub event
+{
+	my ($self, %what) = @_;
+	return $self->control('POST', 'events', \%what);
+}
+
+sub hold_events
+{
+	my ($self) = @_;
+	return $self->control('POST', 'events/hold', {});
+}
+
+=pod
+
 =item $sandbox->wait_messages($n, $timeout)
 
 =item $sandbox->wait_requests($n, %opts)
