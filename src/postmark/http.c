@@ -112,6 +112,12 @@
  */
 #define PM_UNSENT_BYTES (64 * 1024)
 
+/*
+ * libcurl ends a request at its time-out.  One of whose timer it has lost track,
+ * as it does where memory runs out, is given up so much later, ms.
+ */
+#define PM_TIMER_GRACE_MS 1000
+
 /* What a reply may spend on its header, 1xx replies and trailers included. */
 #define PM_HEADER_MAX_BYTES (64 * 1024)
 #define PM_HEADER_MAX_LINES 200
@@ -139,6 +145,7 @@ struct PmHttpRequest
 	MemoryContextCallback reset;
 	void	   *owner;
 	PmHttpState state;
+	PmMoment	give_up_at;		/* see PM_TIMER_GRACE_MS */
 
 	/* libcurl's, released by request_reset */
 	CURL	   *easy;
@@ -207,6 +214,7 @@ static TimestampTz reload_seen = 0;
 
 static dlist_head active_requests = DLIST_STATIC_INIT(active_requests);
 static dlist_head done_requests = DLIST_STATIC_INIT(done_requests);
+static int	finished = 0;		/* since pm_http_wait returned last */
 static int	n_active = 0;
 
 static void http_setup(void);
@@ -219,8 +227,9 @@ static bool restart(PmHttpRequest *request);
 static void request_finish(PmHttpRequest *request, CURLcode code);
 static void fail_all(CURLMcode code);
 static void drive(bool kick);
-static int	collect(void);
+static void collect(void);
 static long timer_left_ms(void);
+static PmMoment next_give_up(void);
 
 static int	on_socket(CURL *easy, curl_socket_t fd, int what, void *arg,
 					  void *socket_arg);
@@ -350,6 +359,8 @@ pm_http_start(const PmHttpSpec *spec)
 						curl_multi_strerror(code))));
 
 	request->state = PM_STATE_ACTIVE;
+	request->give_up_at =
+		pm_later(pm_moment(), spec->request_timeout_ms + PM_TIMER_GRACE_MS);
 	dlist_push_tail(&active_requests, &request->node);
 	n_active++;
 
@@ -426,7 +437,7 @@ pm_http_next_done(void)
 {
 	PmHttpRequest *request;
 
-	(void) collect();
+	collect();
 	if (dlist_is_empty(&done_requests))
 		return NULL;
 
@@ -520,7 +531,7 @@ pm_http_release(PmHttpRequest *request)
 void
 pm_http_perform(PmHttpRequest *request, PmHttpResult *result)
 {
-	(void) collect();
+	collect();
 	while (request->state == PM_STATE_ACTIVE)
 	{
 		pm_http_wait(-1, pm_wait_event(PM_WAIT_REPLY));
@@ -565,12 +576,16 @@ pm_http_wait(long timeout_ms, uint32 wait_event_info)
 		return;
 	}
 
-	/* A request may have finished within pm_http_start. */
-	if (collect() > 0)
+	/* A request may have finished within pm_http_start, or failed there. */
+	collect();
+	if (finished > 0)
+	{
+		finished = 0;
 		return;
+	}
 
 	/* Without requests libcurl has nothing to be woken for. */
-	timer_ms = n_active > 0 ? timer_left_ms() : -1;
+	timer_ms = n_active > 0 ? pm_ms_until(Min(timer_due, next_give_up())) : -1;
 	if (timer_ms >= 0 && (timeout_ms < 0 || timer_ms < timeout_ms))
 		timeout_ms = timer_ms;
 
@@ -589,7 +604,8 @@ pm_http_wait(long timeout_ms, uint32 wait_event_info)
 	if (n_active > 0)
 	{
 		drive(false);
-		(void) collect();
+		collect();
+		finished = 0;
 	}
 }
 
@@ -882,6 +898,7 @@ request_finish(PmHttpRequest *request, CURLcode code)
 	dlist_push_tail(&done_requests, &request->node);
 	request->state = PM_STATE_DONE;
 	n_active--;
+	finished++;
 }
 
 /*
@@ -1090,17 +1107,51 @@ drive(bool kick)
 		fail_all(code);
 }
 
-/* Move what libcurl has finished to done_requests; returns how many. */
-static int
+/* When the first of the requests under way is to be given up. */
+static PmMoment
+next_give_up(void)
+{
+	PmMoment	next = PM_NEVER;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &active_requests)
+	{
+		PmHttpRequest *request = dlist_container(PmHttpRequest, node, iter.cur);
+
+		next = Min(next, request->give_up_at);
+	}
+	return next;
+}
+
+/* Finish those that libcurl should have ended long ago. */
+static void
+give_up_overdue(void)
+{
+	PmMoment	now = pm_moment();
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &active_requests)
+	{
+		PmHttpRequest *request = dlist_container(PmHttpRequest, node, iter.cur);
+
+		if (request->give_up_at > now)
+			continue;
+		request->problem = "there was no answer within the time-out";
+		request_finish(request, CURLE_OPERATION_TIMEDOUT);
+	}
+}
+
+/* Move what libcurl has finished to done_requests. */
+static void
 collect(void)
 {
-	int			n = 0;
 	int			left;
 	CURLMsg    *message;
 
 	if (n_active == 0)
-		return 0;
+		return;
 
+	give_up_overdue();
 	while ((message = curl_multi_info_read(multi, &left)) != NULL)
 	{
 		PmHttpRequest *request = NULL;
@@ -1118,9 +1169,7 @@ collect(void)
 		if (request->stale && restart(request))
 			continue;
 		request_finish(request, code);
-		n++;
 	}
-	return n;
 }
 
 /* Milliseconds until libcurl's timer, rounded up; 0: due; -1: none. */

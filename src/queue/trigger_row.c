@@ -92,6 +92,12 @@ payload_column(const TriggerData *trigger, HeapTuple row, const char *column)
 	}
 	PG_CATCH();
 	{
+		int			sqlstate = geterrcode();
+
+		/* What does not depend on the text is not its fault */
+		if (ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_DATA_EXCEPTION &&
+			ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
 	}

@@ -75,27 +75,28 @@ pm_transaction_error(void)
 /*
  * Log an error, unless the last one was of the same kind and is not long ago,
  * so that a lasting trouble does not fill the log.
+ *
+ * what: could not be done; NULL: nothing is logged
  */
-static void
-log_failure(const char *what, const ErrorData *error)
+void
+pm_log_failure(const char *what, int sqlstate, const char *message)
 {
 	static int	last_sqlstate = 0;
 	static PmMoment next_log = PM_AT_ONCE;
 	static long log_interval = LOG_BASE;
 	PmMoment	now = pm_moment();
 
-	if (error->sqlerrcode != last_sqlstate)
+	if (sqlstate != last_sqlstate)
 	{
 		log_interval = LOG_BASE;
 		next_log = PM_AT_ONCE;
-		last_sqlstate = error->sqlerrcode;
+		last_sqlstate = sqlstate;
 	}
 	if (what == NULL || now < next_log)
 		return;
 	ereport(LOG,
-			(errcode(error->sqlerrcode),
-			 errmsg("postmark_connector could not %s: %s", what,
-					error->message),
+			(errcode(sqlstate),
+			 errmsg("postmark_connector could not %s: %s", what, message),
 			 errhint("It is tried again; this message is repeated at growing intervals.")));
 	next_log = pm_later(now, log_interval);
 	log_interval = Min(log_interval * 2, LOG_CEILING);
@@ -148,7 +149,7 @@ pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
 
 		*sqlstate = error->sqlerrcode;
 		note_error(error);
-		log_failure(what, error);
+		pm_log_failure(what, error->sqlerrcode, error->message);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();

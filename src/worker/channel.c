@@ -109,12 +109,14 @@ add_channel(int number)
 
 	if (nchannels == max_channels)
 	{
-		max_channels = Max(16, max_channels * 2);
+		int			larger = Max(16, max_channels * 2);
+
 		if (channels == NULL)
 			channels = MemoryContextAlloc(TopMemoryContext,
-										  sizeof(PmChannel *) * max_channels);
+										  sizeof(PmChannel *) * larger);
 		else
-			channels = repalloc(channels, sizeof(PmChannel *) * max_channels);
+			channels = repalloc(channels, sizeof(PmChannel *) * larger);
+		max_channels = larger;
 	}
 	channel = MemoryContextAllocZero(TopMemoryContext, sizeof(PmChannel));
 	channel->number = number;

@@ -363,11 +363,11 @@ claim(PmChannel *channel, PmLane *lane, Source source, PmMoment now,
 	batch->has_intent = true;
 	pm_intent_insert(batch);
 
+	pm_undo_expect_jobs(1);
 	job = pm_job_create(channel, batch, PM_JOB_READY);
 	pm_undo_note_job(job);
 
 	/* At once: what this turn reads next must not find them again */
-	job->known = true;
 	pm_job_remember(job);
 	pm_share_claimed(channel, job->size);
 	return true;

@@ -271,7 +271,8 @@ next_turn(PmMoment now)
 
 		if (job->state == PM_JOB_STORE || job->state == PM_JOB_SPLIT ||
 			job->state == PM_JOB_LATE ||
-			(job->state == PM_JOB_DOUBT && pm_share_requests(job->channel) > 0))
+			(job->state == PM_JOB_DOUBT && pm_share_requests(job->channel) > 0) ||
+			(job->state == PM_JOB_READY && job->act_at > now))
 			next = Min(next, job->act_at);
 		else if (job->state == PM_JOB_READY && job->channel->in_flight == 0)
 			next = Min(next, pm_later(now, LOCKED_DELAY));

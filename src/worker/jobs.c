@@ -18,12 +18,14 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/errors.h"
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
 #include "queue/batch.h"
 #include "settings/guc.h"
 #include "shared/stats.h"
+#include "shared/transaction.h"
 #include "shared/wakeup.h"
 #include "worker/backoff.h"
 #include "worker/channel.h"
@@ -69,11 +71,14 @@ pm_in_flight(int64 id)
 PmJob *
 pm_job_create(PmChannel *channel, PmBatch *batch, PmJobState state)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "postmark job",
 												  ALLOCSET_SMALL_SIZES);
 	PmJob	   *job = MemoryContextAllocZero(context, sizeof(PmJob));
 	int			i;
+
+	/* Nothing fails any more: it is for whoever gets the job to delete */
+	MemoryContextSetParent(context, TopMemoryContext);
 
 	for (i = 0; i < batch->nmessages; i++)
 		job->size += batch->messages[i].size;
@@ -85,7 +90,10 @@ pm_job_create(PmChannel *channel, PmBatch *batch, PmJobState state)
 	return job;
 }
 
-/* The batch's intent is committed: its messages are in flight from now on. */
+/*
+ * The batch's intent is committed: its messages are in flight from now on.  If
+ * that fails half-way the job is known all the same, for pm_job_drop.
+ */
 void
 pm_job_remember(PmJob *job)
 {
@@ -101,22 +109,23 @@ pm_job_remember(PmJob *job)
 		in_flight = hash_create("postmark messages in flight", 4096, &info,
 								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
+	job->known = true;
+	dlist_push_tail(&jobs, &job->node);
 	for (i = 0; i < job->batch->nmessages; i++)
 		hash_search(in_flight, &job->batch->messages[i].id, HASH_ENTER, NULL);
-	dlist_push_tail(&jobs, &job->node);
 }
 
 static void
 release_request(PmJob *job)
 {
-	if (job->request)
-		pm_http_release(job->request);
-	job->request = NULL;
-	if (job->body.data)
+	if (job->sending)
 	{
-		pfree(job->body.data);
-		job->body.data = NULL;
+		MemoryContextDelete(job->sending);
 	}
+	else if (job->request)
+		pm_http_release(job->request);
+	job->sending = NULL;
+	job->request = NULL;
 }
 
 /* Forget a job; its messages are in flight no more. */
@@ -239,22 +248,38 @@ pm_job_settle(PmJob *job)
 		pm_job_doubt(job, pm_moment());
 }
 
+/* Whether an error says that a text cannot be had in UTF-8. */
+static bool
+is_encoding_error(int sqlstate)
+{
+	return sqlstate == PM_ERRCODE_INVALID ||
+		sqlstate == ERRCODE_CHARACTER_NOT_IN_REPERTOIRE ||
+		sqlstate == ERRCODE_UNTRANSLATABLE_CHARACTER;
+}
+
 /*
- * Write the request body.  False if a message cannot be had in UTF-8, which the
- * queue's check keeps out, but a connector's own texts might do.
+ * Write the request's body and begin the request.  False if a message cannot be
+ * had in UTF-8, which the queue's check keeps out, but a connector's own texts
+ * might do; or for some other reason, memory for instance, which is no fault of
+ * the message's.  Then nothing was sent, and nothing is left of it.
+ *
+ * sqlstate: set to the error's
  */
 static bool
-build_body(PmJob *job)
+begin_request(PmJob *job, const char *token, int *sqlstate)
 {
 	PmBatch    *batch = job->batch;
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool ok = true;
 
-	initStringInfo(&job->body);
 	PG_TRY();
 	{
 		int			i;
 
+		job->sending = AllocSetContextCreate(job->context, "postmark sending",
+											 ALLOCSET_SMALL_SIZES);
+		MemoryContextSwitchTo(job->sending);
+		initStringInfo(&job->body);
 		pm_api_batch_begin(&job->body);
 		for (i = 0; i < batch->nmessages; i++)
 		{
@@ -278,14 +303,21 @@ build_body(PmJob *job)
 		/* It has grown by doubling */
 		job->body.data = repalloc(job->body.data, job->body.len + 1);
 		job->body.maxlen = job->body.len + 1;
+		job->request = pm_api_start_batch(job->channel->connector, token,
+										  &job->body, job);
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
+		*sqlstate = geterrcode();
 		FlushErrorState();
+		if (job->sending)
+			MemoryContextDelete(job->sending);
+		job->sending = NULL;
 		ok = false;
 	}
 	PG_END_TRY();
+	MemoryContextSwitchTo(context);
 	return ok;
 }
 
@@ -330,18 +362,21 @@ count_answer(PmJob *job, const PmHttpResult *result)
 
 /*
  * Send a job's batch.  If something expired while it waited, or others may have
- * sent it, or the channel no longer flows, it is given back to the queue instead.  Returns false if the
- * channel is to wait.
+ * sent it, or the channel no longer flows, it is given back to the queue
+ * instead.  Returns false if it is to wait.
  */
 bool
 pm_job_start(PmJob *job)
 {
 	PmBatch    *batch = job->batch;
 	TimestampTz now = GetCurrentTimestamp();
-	MemoryContext old;
 	char	   *token = NULL;
 	bool		stale = false;
+	int			sqlstate = 0;
 	int			i;
+
+	if (job->act_at > pm_moment())
+		return false;
 
 	/* What others may have sent is not sent before that is known */
 	if (job->inherited && job->channel->recent_wanted)
@@ -380,28 +415,31 @@ pm_job_start(PmJob *job)
 		return true;
 	}
 
-	old = MemoryContextSwitchTo(job->context);
-	if (!build_body(job))
+	if (begin_request(job, token, &sqlstate))
 	{
-		release_request(job);
-		job->state = batch->nmessages > 1 ? PM_JOB_SPLIT : PM_JOB_STORE;
-		if (batch->nmessages == 1)
-			pm_message_finish(&batch->messages[0], "failed",
-							  "The message cannot be converted to UTF-8.");
-		MemoryContextSwitchTo(old);
-		pfree(token);
-		return true;
+		pm_channel_spend(job->channel, job->doubtful);
+		pm_share_sent(job->channel, job->body.maxlen);
+		count_request(job);
+		job->state = PM_JOB_SENDING;
 	}
-
-	pm_channel_spend(job->channel, job->doubtful);
-	pm_share_sent(job->channel, job->body.maxlen);
-	job->state = PM_JOB_SENDING;
-	job->request = pm_api_start_batch(job->channel->connector, token,
-									  &job->body, job);
-	MemoryContextSwitchTo(old);
+	else if (!is_encoding_error(sqlstate))
+	{
+		/* There may be no memory for a copy of the error */
+		pm_log_failure("begin a request", sqlstate,
+					   sqlstate == ERRCODE_OUT_OF_MEMORY ? "out of memory" :
+					   unpack_sql_state(sqlstate));
+		job->act_at = pm_later(pm_moment(), pm_failure_delay(job->failures++));
+	}
+	else if (batch->nmessages > 1)
+		job->state = PM_JOB_SPLIT;
+	else
+	{
+		pm_message_finish(&batch->messages[0], "failed",
+						  "The message cannot be converted to UTF-8.");
+		job->state = PM_JOB_STORE;
+	}
 	pfree(token);
-	count_request(job);
-	return true;
+	return job->state != PM_JOB_READY;
 }
 
 /* Postmark may repeat what it was sent: no code must be shown anywhere. */

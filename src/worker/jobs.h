@@ -38,10 +38,11 @@ typedef struct PmJob
 	PmBatch    *batch;			/* its context is a child of ours */
 	MemoryContext context;
 	PmHttpRequest *request;		/* or NULL */
+	MemoryContext sending;		/* of the request and "body", or NULL */
 	StringInfoData body;
 	Size		size;			/* of the messages together, roughly */
-	PmMoment	act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE:
-								 * when to try again */
+	PmMoment	act_at;			/* PM_JOB_DOUBT: when to look; PM_JOB_STORE,
+								 * PM_JOB_READY: when to try again */
 	PmMoment	started;		/* its last request that sends */
 	bool		renewed;		/* its intent, for it began late */
 	bool		inherited;		/* others may have sent its messages, too, see
@@ -54,10 +55,10 @@ typedef struct PmJob
 	int			nbatches;
 	int			searched;		/* so many of them */
 	int			search_offset;
-	int			failures;		/* of searches */
+	int			failures;		/* in a row, of searches, or to make the body */
 	int			store_failures;
 	bool		storing;		/* in the turn's transaction */
-	bool		known;			/* remembered before it was committed */
+	bool		known;			/* remembered: it is among pm_jobs() */
 	bool		by_row;			/* stored by itself, not with the others */
 } PmJob;
 

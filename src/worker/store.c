@@ -49,6 +49,7 @@ split(PmJob *job, TimestampTz now, bool careful)
 	pm_batch_dispose(batch, PM_RELEASE);
 	if (!pm_batch_store(batch, now, careful))
 		return;
+	pm_undo_expect_jobs(2);
 	for (half = 0; half < 2; half++)
 	{
 		int			from = half == 0 ? 0 : middle;

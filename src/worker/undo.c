@@ -32,15 +32,18 @@ static LaneBefore *lanes;
 static int	nlanes;
 static int	max_lanes;
 
-/* Make room for one more element in an array that lives for good. */
+/* Make room for "more" elements in an array that lives for good. */
 static void *
-grown(void *array, int n, int *max, Size element)
+grown(void *array, int n, int more, int *max, Size element)
 {
-	if (n < *max)
+	int			larger = Max(16, Max(*max * 2, n + more));
+
+	if (n + more <= *max)
 		return array;
-	*max = Max(16, *max * 2);
-	return array ? repalloc(array, *max * element)
-		: MemoryContextAlloc(TopMemoryContext, *max * element);
+	array = array ? repalloc(array, larger * element)
+		: MemoryContextAlloc(TopMemoryContext, larger * element);
+	*max = larger;
+	return array;
 }
 
 /* A turn's transaction is about to begin: nothing is noted yet. */
@@ -51,13 +54,23 @@ pm_undo_begin(void)
 }
 
 /*
- * The transaction has made a job.  It is remembered once the transaction has
- * committed, unless that has been done already ("known").
+ * The transaction is about to make so many jobs: see that they can be noted,
+ * while there is nothing yet that would be lost if they could not.
+ */
+void
+pm_undo_expect_jobs(int n)
+{
+	jobs = grown(jobs, njobs, n, &max_jobs, sizeof(PmJob *));
+}
+
+/*
+ * The transaction has made a job, which was expected.  It is remembered once
+ * the transaction has committed, unless that has been done already ("known").
  */
 void
 pm_undo_note_job(PmJob *job)
 {
-	jobs = grown(jobs, njobs, &max_jobs, sizeof(PmJob *));
+	Assert(njobs < max_jobs);
 	jobs[njobs++] = job;
 }
 
@@ -65,7 +78,7 @@ pm_undo_note_job(PmJob *job)
 void
 pm_undo_note_lane(PmLane *lane)
 {
-	lanes = grown(lanes, nlanes, &max_lanes, sizeof(LaneBefore));
+	lanes = grown(lanes, nlanes, 1, &max_lanes, sizeof(LaneBefore));
 	lanes[nlanes].lane = lane;
 	lanes[nlanes++].before = *lane;
 }

@@ -14,6 +14,7 @@
 #include "worker/jobs.h"
 
 extern void pm_undo_begin(void);
+extern void pm_undo_expect_jobs(int n);
 extern void pm_undo_note_job(PmJob *job);
 extern void pm_undo_note_lane(PmLane *lane);
 extern int	pm_undo_njobs(void);
