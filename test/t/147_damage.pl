@@ -86,6 +86,12 @@ like(
 	$node->sql("SELECT detail FROM postmark_trouble WHERE connector = 'broken'"),
 	qr/invalid page/,
 	'queue damaged: and says what is the matter');
+is($node->sql("SELECT state FROM postmark_state('broken')"),
+	'backing_off', 'queue damaged: its state is backing_off');
+like(
+	$node->sql("SELECT detail FROM postmark_state('broken')"),
+	qr/postmark_queue/,
+	'queue damaged: which names the table, too');
 is( $node->sql(
 		"SELECT count(*) FROM postmark_trouble WHERE connector IN ('whole', 'default')"
 	),
