@@ -103,6 +103,19 @@ SELECT * FROM test.attempt($$SELECT postmark_issue_token('a@t.example', 'Registe
 SELECT * FROM test.attempt($$SELECT postmark_issue_token('a@t.example', 'Register', 'https://t.example/{token} ')$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_token('a@t.example', 'Register', 'https://t.example/{token}' || repeat('x', 2048))$$);
 
+-- what links must begin with
+SELECT * FROM test.attempt($$SELECT postmark_configure(test.config('{"linkPrefix": "http://t.example/"}'))$$);
+SELECT * FROM test.attempt($$SELECT postmark_configure(test.config('{"linkPrefix": "https://t.example"}'))$$);
+SELECT * FROM test.attempt($$SELECT postmark_configure(test.config('{"linkPrefix": "https://t.example@evil.example/"}'))$$);
+BEGIN;
+SELECT postmark_configure(test.config('{"linkPrefix": "https://t.example/v/"}'));
+SELECT postmark_issue_token('prefix@t.example', 'Register', 'https://t.example/v/{token}') > 0;
+SELECT * FROM test.attempt($$SELECT postmark_issue_token('prefix@t.example', 'Register', 'https://t.example.evil.example/v/{token}')$$);
+SELECT * FROM test.attempt($$SELECT postmark_issue_token('prefix@t.example', 'Register', 'http://t.example/v/{token}')$$);
+SELECT postmark_configure(test.config('{"linkPrefix": "http://localhost:8025/"}'));
+SELECT postmark_issue_token('prefix@t.example', 'Register', 'http://localhost:8025/{token}') > 0;
+ROLLBACK;
+
 -- policy
 SELECT a FROM (VALUES ('{"recipientPolicy": 1}'::jsonb), ('{"recipientPolicy": {"blockSubaddressing": 1}}'),
 	('{"recipientPolicy": {"customBlocklist": "x"}}'), ('{"recipientPolicy": {"customBlocklist": ["@t.example", "t.example"]}}'),

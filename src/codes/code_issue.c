@@ -81,6 +81,18 @@ find_place(const char *pattern, int *len)
 	return first;
 }
 
+/* The problem is a whole sentence. */
+static void
+refuse_link(const char *problem)
+{
+	ereport(ERROR,
+			(errcode(PM_ERRCODE_INVALID),
+			 errmsg("invalid link"),
+			 errdetail_internal("%s", problem),
+			 errhint("Give a pattern such as https://shop.example/verify?token={token}."),
+			 errhidestmt(true)));
+}
+
 /* Refuse a pattern that makes no link: PM003. */
 static void
 check_link(const char *link)
@@ -108,12 +120,7 @@ check_link(const char *link)
 				problem = "It has spaces or control characters in it.";
 	}
 	if (problem)
-		ereport(ERROR,
-				(errcode(PM_ERRCODE_INVALID),
-				 errmsg("invalid link"),
-				 errdetail_internal("%s", problem),
-				 errhint("Give a pattern such as https://shop.example/verify?token={token}."),
-				 errhidestmt(true)));
+		refuse_link(problem);
 }
 
 /* The link: the pattern with the token in each place. */
@@ -252,6 +259,11 @@ issue(const Request *request)
 				 errdetail_internal("%s", refusal),
 				 errhint("The connector's \"recipientPolicy\" says who may be sent a code."),
 				 errhidestmt(true)));
+
+	if (code.token && connector->link_prefix &&
+		strncmp(request->link, connector->link_prefix,
+				strlen(connector->link_prefix)) != 0)
+		refuse_link("It does not begin with the connector's \"linkPrefix\".");
 
 	/* A link may be good for days, where the template says so */
 	ttl = policy.code_ttl;

@@ -21,6 +21,7 @@
 #include "settings/config_check.h"
 #include "settings/config_options.h"
 #include "settings/connector.h"
+#include "settings/guc.h"
 #include "settings/recipient_policy.h"
 
 #define DEFAULT_STREAM		"outbound"
@@ -42,6 +43,7 @@ static const char *const connector_keys[] = {
 	"serverToken", "templates", "webhookSecret",
 	"fromEmail", "messageStream", "replyTo", "tag", "trackOpens",
 	"trackLinks", "maxRequestsPerSecond", "feedbackInterval", "notifyChannel",
+	"linkPrefix",
 	"codeLength", "codeTtl", "codeMaxAttempts", "verifyLimit", "verifyWindow",
 	"sendLimit", "sendWindow", "resendInterval", "recipientPolicy"
 };
@@ -143,6 +145,22 @@ read_recipient_policy(PmConnector *connector, JsonbContainer *root, PmFault *f)
 }
 
 /*
+ * Check what links must begin with.  The host ends in it: else that of
+ * https://shop.example would be one of https://shop.example.org as well.
+ */
+static bool
+check_link_prefix(const char *prefix, PmFault *f)
+{
+	const char *problem = pm_url_problem(prefix);
+
+	if (problem == NULL && strchr(strstr(prefix, "://") + 3, '/') == NULL)
+		problem = "There must be a slash behind the host.";
+	return problem == NULL ||
+		pm_fault(f, "Give the beginning of a link, such as https://shop.example/verify.",
+				 "\"linkPrefix\" is invalid. %s", problem);
+}
+
+/*
  * Read an object's options into connector, whose fields for them must be zero
  * still; one that is not given gets its default.  False for a fault.  What is
  * read is copied into the current memory context.
@@ -239,6 +257,12 @@ pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
 		return pm_fault(f, "It is the name that a session gives to LISTEN.",
 						"\"notifyChannel\" must be 1 to %d bytes, and no control characters.",
 						NAMEDATALEN - 1);
+
+	if (!pm_get_string(object, "", "linkPrefix", &connector->link_prefix, f))
+		return false;
+	if (connector->link_prefix &&
+		!check_link_prefix(connector->link_prefix, f))
+		return false;
 
 	for (i = 0; i < lengthof(policy_keys); i++)
 	{

@@ -130,9 +130,12 @@ check_authority(char *authority, bool *loopback)
 	return true;
 }
 
-/* What is wrong with an api_url, NULL if nothing. */
-static const char *
-api_url_problem(const char *url)
+/*
+ * What is wrong with a URL that is to be https, or http to this machine, and no
+ * more than scheme, host, port and path; NULL if nothing.  A whole sentence.
+ */
+const char *
+pm_url_problem(const char *url)
 {
 	char		authority[URL_MAX + 1];
 	const char *rest;
@@ -227,7 +230,7 @@ refuse_unseen(const char *name, const char *problem)
 static bool
 check_api_url(char **newval, void **extra, GucSource source)
 {
-	return refuse_unseen("api_url", api_url_problem(*newval));
+	return refuse_unseen("api_url", pm_url_problem(*newval));
 }
 
 static bool

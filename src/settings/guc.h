@@ -31,5 +31,6 @@ extern int	pm_request_timeout; /* ms */
 
 extern void pm_define_gucs(void);
 extern void pm_guc_server_only(void);
+extern const char *pm_url_problem(const char *url);
 
 #endif							/* PM_GUC_H */
