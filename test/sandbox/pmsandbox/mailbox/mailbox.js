@@ -5,7 +5,8 @@ const COUNT = 50;
 const PARTS = ["HTML", "Text", "Headers", "Source", "Request", "What became of it"];
 const FATES = {
   429: { status: 429 }, 500: { status: 500 },
-  timeout: { latency: 600 }, drop: { drop: "before_accept" },
+  // and what nobody waits for any more is not accepted in the end
+  timeout: { latency: 600, drop: "before_accept" }, drop: { drop: "before_accept" },
 };
 const $ = (id) => document.getElementById(id);
 
