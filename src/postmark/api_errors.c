@@ -318,8 +318,8 @@ pm_api_mask_payload(char *text, Jsonb *payload)
 }
 
 /*
- * Raise a verdict that is not PM_ACCEPTED as an error, with the SQLSTATE of
- * the contract.
+ * Raise a verdict that is not PM_ACCEPTED as an error, with one of our
+ * SQLSTATEs.
  *
  * usage_type and alias are those of the message, and are used only for an
  * unknown template.  The verdict's text must have its secrets masked.

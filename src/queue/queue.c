@@ -508,7 +508,7 @@ pm_cancel_locktag(LOCKTAG *tag)
  * Keep postmark_cancel out until the end of the transaction, unless it is at
  * work already.  To be called before the messages are read.
  *
- * To lock every row took 8 % of the worker's time, and hardly ever does anybody
+ * To lock every row costs time with each message, and hardly ever does anybody
  * cancel at just that moment.  So there is one lock for all that cancel, which
  * they share; if we have it instead, nobody can cancel what we read, and only
  * rows that somebody else has locked are looked at one by one.

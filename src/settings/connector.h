@@ -35,7 +35,7 @@ typedef struct PmTemplate
 	int			expires_in;		/* seconds, 0: the default */
 } PmTemplate;
 
-/* Policy of the verification codes, section 7 of the contract. */
+/* Policy of the verification codes */
 typedef struct PmPolicy
 {
 	int			code_length;

@@ -6,7 +6,7 @@
  *
  * A message is claimed when the intent that names it is committed; until then
  * it is in the queue, and nobody has sent it.  So all of this is done in a
- * turn's transaction, and what it changes in memory goes back with it (undo.c).
+ * turn's transaction, and what it changes in memory goes back with it (turn.c).
  *
  * Channels claim in turns and urgent lanes first.  What is read but not to be
  * sent, as it has expired or has no template, is set aside and stored at once.
@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/catalog.h"
 #include "base/clock.h"
 #include "feedback/suppression.h"
 #include "queue/batch.h"
@@ -34,8 +35,9 @@
 #include "worker/failover.h"
 #include "worker/housekeeping.h"
 #include "worker/jobs.h"
+#include "worker/lane.h"
 #include "worker/share.h"
-#include "worker/undo.h"
+#include "worker/turn.h"
 
 /* A request's messages have about this many bytes at most. */
 #define BATCH_BYTES			(1024 * 1024)
@@ -70,11 +72,6 @@ typedef enum Source
 } Source;
 
 static int	next_channel;		/* who claims first */
-
-/* What is being claimed, for pm_claim_failed; NULL: nothing */
-static PmChannel *claiming = NULL;
-static PmLane *claiming_lane;
-static bool claiming_deferred;
 
 /* Move message "i" of the batch to the other one. */
 static void
@@ -328,9 +325,9 @@ store_aside(PmBatch *aside, PmLane *lane, bool careful)
 
 /* Claim a batch from one lane and write its intent; false: there was none. */
 static bool
-claim(PmChannel *channel, PmLane *lane, Source source, PmMoment now,
-	  bool careful)
+claim(PmTurn *turn, PmChannel *channel, PmLane *lane, Source source)
 {
+	PmMoment	now = turn->now;
 	bool		deferred = source != FROM_QUEUE;
 	PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane->lane,
 										deferred, pm_batch_size);
@@ -338,17 +335,17 @@ claim(PmChannel *channel, PmLane *lane, Source source, PmMoment now,
 										deferred, pm_batch_size * 2);
 	PmJob	   *job;
 
-	claiming = channel;
-	claiming_lane = lane;
-	claiming_deferred = deferred;
-	pm_undo_note_lane(lane);
+	turn->claiming = channel;
+	turn->claiming_lane = lane;
+	turn->claiming_deferred = deferred;
+	pm_turn_note_lane(turn, lane);
 	if (deferred)
 		read_deferred(channel, lane, source == FROM_DOUBTFUL, batch, aside,
 					  now);
 	else
 		read_lane(channel, lane, batch, aside, now);
 	if (aside->nmessages > 0)
-		store_aside(aside, lane, careful);
+		store_aside(aside, lane, turn->careful);
 	if (deferred || (lane->late.n == 0 && lane->locked.n == 0))
 		lane->failures = 0;
 	if (batch->nmessages == 0)
@@ -363,9 +360,9 @@ claim(PmChannel *channel, PmLane *lane, Source source, PmMoment now,
 	batch->has_intent = true;
 	pm_intent_insert(batch);
 
-	pm_undo_expect_jobs(1);
+	pm_turn_expect_jobs(turn, 1);
 	job = pm_job_create(channel, batch, PM_JOB_READY);
-	pm_undo_note_job(job);
+	pm_turn_note_job(turn, job);
 
 	/* At once: what this turn reads next must not find them again */
 	pm_job_remember(job);
@@ -394,14 +391,14 @@ has_work(const PmLane *lane, Source source, PmMoment now)
  * nothing more after "until".
  */
 static void
-claim_channel(PmChannel *channel, PmMoment now, PmMoment until,
-			  bool careful)
+claim_channel(PmTurn *turn, PmChannel *channel, PmMoment until)
 {
 	/* What waits for longest goes first; it has not all of the room */
 	static const Source sources[] = {FROM_DOUBTFUL, FROM_DEFERRED, FROM_QUEUE};
 	char	   *token;
 	int			room;
 	int			doubtful_room;
+	PmMoment	now = turn->now;
 	int			total;
 	int			p;
 
@@ -434,7 +431,7 @@ claim_channel(PmChannel *channel, PmMoment now, PmMoment until,
 
 			while (*left > 0 && total > 0 && has_work(lane, sources[s], now) &&
 				   pm_share_may_claim(channel) &&
-				   claim(channel, lane, sources[s], now, careful))
+				   claim(turn, channel, lane, sources[s]))
 			{
 				(*left)--;
 				if (--total > 0 && pm_moment() >= until)
@@ -479,30 +476,27 @@ pm_claim_wanted(PmMoment now)
  * Claim what may be sent, of all channels, and write the intents.  To be called
  * in a turn's transaction, after its results were stored.
  *
- * now:     when the transaction began
- * until:   no more is claimed after this time, but at least one batch
- * careful: as for pm_batch_store
+ * until: no more is claimed after this time, but at least one batch
  *
  * Raises what the queue's SQL does.
  */
 void
-pm_claim(PmMoment now, PmMoment until, bool careful)
+pm_claim(PmTurn *turn, PmMoment until)
 {
 	int			n = pm_channel_count();
 	int			i;
 
-	claiming = NULL;
 	count_answered();
 	pm_queue_keep_out_cancels();
 	for (i = 0; i < n; i++)
 	{
-		if (pm_undo_njobs() > 0 && pm_moment() >= until)
+		if (turn->njobs > 0 && pm_moment() >= until)
 			break;
-		claim_channel(pm_channel((next_channel + i) % n), now, until, careful);
+		claim_channel(turn, pm_channel((next_channel + i) % n), until);
 	}
 	if (n > 0)
 		next_channel = (next_channel + Max(i, 1)) % n;
-	claiming = NULL;
+	turn->claiming = NULL;
 }
 
 static void
@@ -517,17 +511,18 @@ last_id_body(void *arg)
  * next turn goes on with the rest.  Returns whether that was so.
  */
 bool
-pm_claim_failed(int sqlstate)
+pm_claim_failed(PmTurn *turn, int sqlstate)
 {
-	PmChannel  *channel = claiming;
-	PmLane	   *lane = claiming_lane;
+	PmChannel  *channel = turn->claiming;
+	PmLane	   *lane = turn->claiming_lane;
+	bool		deferred = turn->claiming_deferred;
 	PmObject	table = pm_queue_table();
 	PmMoment	now = pm_moment();
 	PmMoment	until;
 	int64		last_id = 0;
 	int			error;
 
-	claiming = NULL;
+	turn->claiming = NULL;
 	if (channel == NULL || table == PM_INTENTS)
 		return false;
 
@@ -537,18 +532,18 @@ pm_claim_failed(int sqlstate)
 		until = pm_later(now, TABLE_LOCKED_DELAY);
 		if (table == PM_QUEUE || table == PM_DEFERRED)
 			pm_lanes_hold(table == PM_DEFERRED, until);
-		if (table != (claiming_deferred ? PM_DEFERRED : PM_QUEUE))
+		if (table != (deferred ? PM_DEFERRED : PM_QUEUE))
 			lane->hold_hot = lane->hold_deferred = until;
 		return true;
 	}
 
 	pm_channel_damaged(channel, pm_queue_failure());
 	until = pm_later(now, pm_failure_delay(lane->failures + 1));
-	if (table != (claiming_deferred ? PM_DEFERRED : PM_QUEUE))
+	if (table != (deferred ? PM_DEFERRED : PM_QUEUE))
 		pm_lane_hold(lane, until);
-	else if (claiming_deferred ||
+	else if (deferred ||
 			 pm_run_transaction(NULL, last_id_body, &last_id, &error))
-		pm_lane_failed(lane, claiming_deferred, last_id, now, until);
+		pm_lane_failed(lane, deferred, last_id, now, until);
 	else
 		pm_lane_hold(lane, until);
 	return true;

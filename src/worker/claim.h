@@ -12,9 +12,10 @@
 #define PM_CLAIM_H
 
 #include "base/clock.h"
+#include "worker/turn.h"
 
 extern bool pm_claim_wanted(PmMoment now);
-extern bool pm_claim_failed(int sqlstate);
-extern void pm_claim(PmMoment now, PmMoment until, bool careful);
+extern bool pm_claim_failed(PmTurn *turn, int sqlstate);
+extern void pm_claim(PmTurn *turn, PmMoment until);
 
 #endif							/* PM_CLAIM_H */

@@ -35,7 +35,7 @@
 #include "worker/scan.h"
 #include "worker/share.h"
 #include "worker/store.h"
-#include "worker/undo.h"
+#include "worker/turn.h"
 
 /*
  * A turn's transaction takes up no more work after this time, us: what it
@@ -104,12 +104,11 @@ pm_delivery_wake(const PmWakeup *wakeup)
 static void
 turn_body(void *arg)
 {
-	PmMoment	now = pm_moment();
-	bool		careful = failures > 0;
+	PmTurn	   *turn = arg;
 
-	pm_store(now, now + STORE_TIME, careful);
+	pm_store(turn, turn->now + STORE_TIME);
 	if (pm_scan_current())
-		pm_claim(now, now + CLAIM_TIME, careful);
+		pm_claim(turn, turn->now + CLAIM_TIME);
 }
 
 /*
@@ -119,13 +118,13 @@ turn_body(void *arg)
  * one connector, and must not hold up the others.
  */
 static void
-turn_failed(int sqlstate)
+turn_failed(PmTurn *turn, int sqlstate)
 {
 	bool		locked = (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE);
 	long		delay;
 
-	pm_undo_failed();
-	if (pm_claim_failed(sqlstate))
+	pm_turn_failed(turn);
+	if (pm_claim_failed(turn, sqlstate))
 	{
 		pm_store_failed(true);
 		return;
@@ -140,19 +139,20 @@ turn_failed(int sqlstate)
 static void
 run_turn(void)
 {
+	static PmTurn turn;
 	int			sqlstate;
 
-	pm_undo_begin();
+	pm_turn_begin(&turn, failures > 0);
 	if (!pm_run_transaction("store results and claim messages", turn_body,
-							NULL, &sqlstate))
+							&turn, &sqlstate))
 	{
-		turn_failed(sqlstate);
+		turn_failed(&turn, sqlstate);
 		return;
 	}
 	failures = 0;
-	if (pm_store_committed() || pm_undo_nlanes() > 0)
+	if (pm_store_committed() || turn.nlanes > 0)
 		pm_scan_active();
-	pm_undo_committed();
+	pm_turn_committed(&turn);
 	ConditionVariableBroadcast(&slot->finished);
 }
 

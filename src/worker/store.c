@@ -27,7 +27,7 @@
 #include "worker/jobs.h"
 #include "worker/queue_space.h"
 #include "worker/store.h"
-#include "worker/undo.h"
+#include "worker/turn.h"
 
 /*
  * When somebody has a row or a table locked that an outcome needs, try it again
@@ -39,7 +39,7 @@
 
 /* Replace a refused batch by its halves, each with an intent of its own. */
 static void
-split(PmJob *job, TimestampTz now, bool careful)
+split(PmTurn *turn, PmJob *job, TimestampTz now)
 {
 	PmBatch    *batch = job->batch;
 	int			middle = batch->nmessages / 2;
@@ -47,9 +47,9 @@ split(PmJob *job, TimestampTz now, bool careful)
 	int			i;
 
 	pm_batch_dispose(batch, PM_RELEASE);
-	if (!pm_batch_store(batch, now, careful))
+	if (!pm_batch_store(batch, now, turn->careful))
 		return;
-	pm_undo_expect_jobs(2);
+	pm_turn_expect_jobs(turn, 2);
 	for (half = 0; half < 2; half++)
 	{
 		int			from = half == 0 ? 0 : middle;
@@ -69,16 +69,22 @@ split(PmJob *job, TimestampTz now, bool careful)
 		pm_intent_insert(child);
 		half_job = pm_job_create(job->channel, child, PM_JOB_READY);
 		half_job->inherited = job->inherited;
-		pm_undo_note_job(half_job);
+		pm_turn_note_job(turn, half_job);
 	}
 }
 
-/* Store what became of a job; careful: as for pm_batch_store. */
+/*
+ * Store what became of a job, in a turn's transaction or, turn NULL, in one of
+ * its own, with care.
+ */
 static void
-store(PmJob *job, TimestampTz now, bool careful)
+store(PmTurn *turn, PmJob *job, TimestampTz now)
 {
+	bool		careful = turn == NULL || turn->careful;
+
+	/* Nothing is split but in a turn */
 	if (job->state == PM_JOB_SPLIT)
-		split(job, now, careful);
+		split(turn, job, now);
 	else if (job->state == PM_JOB_LATE)
 	{
 		job->batch->created_at = now;
@@ -144,7 +150,7 @@ stored(PmJob *job)
 static void
 store_one_body(void *arg)
 {
-	store((PmJob *) arg, GetCurrentTimestamp(), true);
+	store(NULL, (PmJob *) arg, GetCurrentTimestamp());
 }
 
 /*
@@ -292,14 +298,12 @@ pm_store_wanted(PmMoment now)
  * Store the outcomes of jobs, which become "storing", and the connectors'
  * troubles.  To be called in a turn's transaction.
  *
- * now:     when the transaction began
- * until:   no more jobs are taken up after this time, but at least one
- * careful: as for pm_batch_store
+ * until: no more jobs are taken up after this time, but at least one
  *
  * Raises what the queue's SQL does.
  */
 void
-pm_store(PmMoment now, PmMoment until, bool careful)
+pm_store(PmTurn *turn, PmMoment until)
 {
 	TimestampTz time = GetCurrentTimestamp();
 	bool		enough = false;
@@ -309,10 +313,10 @@ pm_store(PmMoment now, PmMoment until, bool careful)
 	{
 		PmJob	   *job = dlist_container(PmJob, node, iter.cur);
 
-		job->storing = !enough && is_due(job, now) && !job->by_row;
+		job->storing = !enough && is_due(job, turn->now) && !job->by_row;
 		if (!job->storing)
 			continue;
-		store(job, time, careful);
+		store(turn, job, time);
 		enough = pm_moment() >= until;
 	}
 	store_troubles();

@@ -12,9 +12,10 @@
 
 #include "base/clock.h"
 #include "worker/jobs.h"
+#include "worker/turn.h"
 
 extern bool pm_store_wanted(PmMoment now);
-extern void pm_store(PmMoment now, PmMoment until, bool careful);
+extern void pm_store(PmTurn *turn, PmMoment until);
 extern bool pm_store_committed(void);
 extern void pm_store_failed(bool together);
 extern void pm_store_troubles(void);

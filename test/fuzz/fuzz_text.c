@@ -6,7 +6,7 @@
  * An input is a letter for the encoding, then the text.
  *
  * Whether an address is accepted is compared with a second implementation,
- * written down from the contract as plainly as possible.
+ * written down as plainly as possible.
  *
  * test/fuzz/fuzz_text.c
  *

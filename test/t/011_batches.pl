@@ -157,7 +157,7 @@ is_deeply(
 		TrackOpens => JSON::PP::false,
 		TrackLinks => 'None'
 	},
-	'a message is what the contract says');
+	'a message is what it has to be');
 is_deeply(
 	[ sort keys %$metadata ],
 	[ 'postmark_batch', 'postmark_id' ],

@@ -1,13 +1,14 @@
 /*-------------------------------------------------------------------------
  *
- * undo.c
- *		What goes back if a turn's transaction fails.
+ * turn.c
+ *		What a turn's transaction has done so far, and what goes back if it
+ *		fails.
  *
  * A turn's transaction moves the cursors of the lanes that it reads, and makes
  * jobs for what it claims, while it is not certain to commit.  Both are noted
  * here, the lanes as they were before; if it fails, nothing of it was.
  *
- * src/worker/undo.c
+ * src/worker/turn.c
  *
  *-------------------------------------------------------------------------
  */
@@ -15,22 +16,11 @@
 
 #include "utils/memutils.h"
 
+#include "base/clock.h"
 #include "worker/channel.h"
 #include "worker/jobs.h"
-#include "worker/undo.h"
-
-typedef struct LaneBefore
-{
-	PmLane	   *lane;
-	PmLane		before;
-} LaneBefore;
-
-static PmJob **jobs;
-static int	njobs;
-static int	max_jobs;
-static LaneBefore *lanes;
-static int	nlanes;
-static int	max_lanes;
+#include "worker/lane.h"
+#include "worker/turn.h"
 
 /* Make room for "more" elements in an array that lives for good. */
 static void *
@@ -46,11 +36,17 @@ grown(void *array, int n, int more, int *max, Size element)
 	return array;
 }
 
-/* A turn's transaction is about to begin: nothing is noted yet. */
+/*
+ * A turn's transaction is about to begin: nothing is noted yet.  What the turn
+ * has room for from the turns before it keeps.
+ */
 void
-pm_undo_begin(void)
+pm_turn_begin(PmTurn *turn, bool careful)
 {
-	njobs = nlanes = 0;
+	turn->now = pm_moment();
+	turn->careful = careful;
+	turn->njobs = turn->nlanes = 0;
+	turn->claiming = NULL;
 }
 
 /*
@@ -58,9 +54,10 @@ pm_undo_begin(void)
  * while there is nothing yet that would be lost if they could not.
  */
 void
-pm_undo_expect_jobs(int n)
+pm_turn_expect_jobs(PmTurn *turn, int n)
 {
-	jobs = grown(jobs, njobs, n, &max_jobs, sizeof(PmJob *));
+	turn->jobs = grown(turn->jobs, turn->njobs, n, &turn->max_jobs,
+					   sizeof(PmJob *));
 }
 
 /*
@@ -68,59 +65,46 @@ pm_undo_expect_jobs(int n)
  * the transaction has committed, unless that has been done already ("known").
  */
 void
-pm_undo_note_job(PmJob *job)
+pm_turn_note_job(PmTurn *turn, PmJob *job)
 {
-	Assert(njobs < max_jobs);
-	jobs[njobs++] = job;
+	Assert(turn->njobs < turn->max_jobs);
+	turn->jobs[turn->njobs++] = job;
 }
 
 /* The transaction is about to read a lane. */
 void
-pm_undo_note_lane(PmLane *lane)
+pm_turn_note_lane(PmTurn *turn, PmLane *lane)
 {
-	lanes = grown(lanes, nlanes, 1, &max_lanes, sizeof(LaneBefore));
-	lanes[nlanes].lane = lane;
-	lanes[nlanes++].before = *lane;
-}
-
-/* How many jobs the transaction has made. */
-int
-pm_undo_njobs(void)
-{
-	return njobs;
-}
-
-/* How many times it has read a lane. */
-int
-pm_undo_nlanes(void)
-{
-	return nlanes;
+	turn->lanes = grown(turn->lanes, turn->nlanes, 1, &turn->max_lanes,
+						sizeof(PmLaneBefore));
+	turn->lanes[turn->nlanes].lane = lane;
+	turn->lanes[turn->nlanes++].before = *lane;
 }
 
 /* The transaction has committed: its jobs are real. */
 void
-pm_undo_committed(void)
+pm_turn_committed(PmTurn *turn)
 {
 	int			i;
 
-	for (i = 0; i < njobs; i++)
-		if (!jobs[i]->known)
-			pm_job_remember(jobs[i]);
+	for (i = 0; i < turn->njobs; i++)
+		if (!turn->jobs[i]->known)
+			pm_job_remember(turn->jobs[i]);
 }
 
 /* The transaction has failed: its jobs go, the lanes are as they were. */
 void
-pm_undo_failed(void)
+pm_turn_failed(PmTurn *turn)
 {
 	int			i;
 
-	for (i = 0; i < njobs; i++)
+	for (i = 0; i < turn->njobs; i++)
 	{
-		if (jobs[i]->known)
-			pm_job_drop(jobs[i]);
+		if (turn->jobs[i]->known)
+			pm_job_drop(turn->jobs[i]);
 		else
-			MemoryContextDelete(jobs[i]->context);
+			MemoryContextDelete(turn->jobs[i]->context);
 	}
-	for (i = nlanes - 1; i >= 0; i--)
-		*lanes[i].lane = lanes[i].before;
+	for (i = turn->nlanes - 1; i >= 0; i--)
+		*turn->lanes[i].lane = turn->lanes[i].before;
 }
