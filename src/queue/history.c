@@ -76,8 +76,14 @@ static PmStatement read_old = {
 	" ORDER BY finished_at OFFSET $4 LIMIT $5",
 	5, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID}
 };
+/* And what is known of them */
 static PmStatement delete_old = {
-	"DELETE FROM @.postmark_history WHERE ctid = ANY ($1)", 1, {TIDARRAYOID}
+	"WITH gone AS (DELETE FROM @.postmark_history WHERE ctid = ANY ($1)"
+	" RETURNING id, created_at)"
+	" DELETE FROM @.postmark_feedback AS f USING gone"
+	" WHERE f.id = gone.id AND f.created_at = gone.created_at",
+	1, {TIDARRAYOID},
+	.sql_1_0 = "DELETE FROM @.postmark_history WHERE ctid = ANY ($1)"
 };
 static PmStatement next_old = {
 	"SELECT finished_at FROM @.postmark_history"
@@ -349,6 +355,9 @@ bool
 pm_history_purge(PmHistoryPosition *position, TimestampTz before, int limit,
 				 bool by_row, TimestampTz *next)
 {
+	static const char *const never[] = {
+		"enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"
+	};
 	Datum		values[5];
 	Datum	   *tids;
 	TimestampTz *times;
@@ -356,9 +365,10 @@ pm_history_purge(PmHistoryPosition *position, TimestampTz before, int limit,
 	int			n;
 	int			i;
 
-	/* The index has the order: no plan is to look dearer for want of numbers */
-	(void) set_config_option("enable_bitmapscan", "off", PGC_SUSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	/* The indexes serve: no plan is to look dearer for want of numbers */
+	for (i = 0; i < lengthof(never); i++)
+		(void) set_config_option(never[i], "off", PGC_SUSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
 
 	/* What a crash brings back is deleted again */
 	(void) set_config_option("synchronous_commit", "off", PGC_SUSET,

@@ -9,6 +9,7 @@ use Test::More;
 
 use PostmarkSandbox;
 use PostmarkCluster;
+use PostmarkExtra;
 
 my $sandbox = PostmarkSandbox->new();
 my $node = PostmarkCluster->new('main', sandbox => $sandbox);
@@ -61,6 +62,17 @@ is_deeply(
 # 600 at once, which are several transactions
 my @many = map { "many$_\@example.com" } 1 .. 600;
 is(scalar(@{ told('told', '"Mail, ""finished"""', @many) }), 600, 'of many');
+
+# What is known of a message goes with it
+$node->sql(q{INSERT INTO postmark_feedback (id, created_at, delivered_at, standing, event_at, feedback)
+	SELECT id, created_at, now(), 0, '-infinity', '' FROM postmark_history});
+$node->sql(q{UPDATE postmark_history SET finished_at = now() - interval '2 hours' WHERE email ~ '^many'});
+PostmarkExtra::reload($node, history_retention => '1h');
+ok( $node->poll_query_until('postgres', q{SELECT NOT EXISTS (SELECT FROM postmark_messages WHERE email ~ '^many')}),
+	'old messages are purged');
+is($node->sql('SELECT count(*) FROM postmark_feedback'),
+	$node->sql('SELECT count(*) FROM postmark_history'),
+	'and what became of them, and no other');
 
 $node->stop;
 done_testing();
