@@ -138,18 +138,16 @@ static PmStatement deferred_due = {
 	"SELECT due_at FROM @.postmark_deferred WHERE lane = $1 AND due_at > $2"
 	" AND (attempts > 0) = $3 ORDER BY lane, due_at LIMIT 1"
 };
-static PmStatement expired_queue = {
-	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES " FROM @.postmark_queue"
-	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
-	3, {INT4OID, TIMESTAMPTZOID, INT8OID}
+static PmStatement walk_queue = {
+	"SELECT id, expires_at, created_at FROM @.postmark_queue"
+	" WHERE lane = $1 AND id > $3 ORDER BY id LIMIT $4",
+	4, {INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID}
 };
-static PmStatement expired_deferred = {
-	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES " FROM @.postmark_deferred"
-	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3",
-	3, {INT4OID, TIMESTAMPTZOID, INT8OID},
-	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES_1_0
-	" FROM @.postmark_deferred"
-	" WHERE lane = $1 AND expires_at <= $2 LIMIT $3"
+static PmStatement walk_deferred = {
+	"SELECT id, expires_at, due_at FROM @.postmark_deferred"
+	" WHERE lane = $1 AND (due_at, id) > ($2, $3)"
+	" ORDER BY due_at, id LIMIT $4",
+	4, {INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID}
 };
 static PmStatement inherited_queue = {
 	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES " FROM @.postmark_queue"
@@ -178,14 +176,6 @@ static PmStatement unsent_upto = {
 	" UNION ALL SELECT created_at, expires_at FROM @.postmark_deferred"
 	" WHERE lane BETWEEN $1 AND $2 AND id <= $3) m",
 	4, {INT4OID, INT4OID, INT8OID, TIMESTAMPTZOID}
-};
-static PmStatement expiry_queue = {
-	"SELECT min(expires_at) FROM @.postmark_queue WHERE lane = $1",
-	1, {INT4OID}
-};
-static PmStatement expiry_deferred = {
-	"SELECT min(expires_at) FROM @.postmark_deferred WHERE lane = $1",
-	1, {INT4OID}
 };
 static PmStatement read_intents = {
 	"SELECT batch, lane, deferred, created_at, ids FROM @.postmark_intents",
@@ -634,33 +624,48 @@ pm_deferred_due(int32 lane, bool doubtful, TimestampTz after, TimestampTz *due)
 }
 
 /*
- * Append expired messages of a lane that does not flow to the batch, from the
- * hot table or the deferred one, as batch->deferred says.  If there are fewer
- * than "limit", *next becomes the time at which the next one expires
- * (DT_NOEND: none).  Returns whether there may be more at once.
+ * Look at the next "limit" messages of a lane that does not flow, in the hot
+ * table or the deferred one, as batch->deferred says, from behind "position"
+ * on, which is moved.  Those that have expired are appended to the batch, which
+ * must have room for them; *next becomes the earliest expiry of the others, if
+ * that is earlier.  Returns how many there were.
  */
-bool
-pm_queue_expired(PmBatch *batch, TimestampTz now, int limit, TimestampTz *next)
+int
+pm_queue_expired(PmBatch *batch, PmDeferredPosition *position, int limit,
+				 TimestampTz *next)
 {
-	Datum		values[3];
-	bool		isnull;
-	Datum		value;
+	TimestampTz now = GetCurrentTimestamp();
+	int64	   *ids = palloc(sizeof(int64) * limit);
+	int			nids = 0;
+	Datum		values[4];
+	int			nread;
+	int			i;
 
 	at_table = batch->deferred ? PM_DEFERRED : PM_QUEUE;
 	values[0] = Int32GetDatum(batch->lane);
-	values[1] = TimestampTzGetDatum(now);
-	values[2] = Int64GetDatum(limit);
-	if (!read_messages(batch,
-					   batch->deferred ? &expired_deferred : &expired_queue,
-					   values, NULL, NULL, NULL, limit, MaxAllocSize))
-		return true;
+	values[1] = TimestampTzGetDatum(position->due_at);
+	values[2] = Int64GetDatum(position->id);
+	values[3] = Int64GetDatum(limit);
+	pm_execute(batch->deferred ? &walk_deferred : &walk_queue, values, NULL, 0);
+	nread = (int) SPI_processed;
+	for (i = 0; i < nread; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		TimestampTz expires_at = time_column(row, desc, 2);
 
-	pm_execute(batch->deferred ? &expiry_deferred : &expiry_queue, values, NULL, 1);
-	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-						  &isnull);
-	if (!isnull)
-		*next = Min(*next, DatumGetTimestampTz(value));
-	return false;
+		position->id = int8_column(row, desc, 1);
+		position->due_at = time_column(row, desc, 3);
+		if (expires_at <= now)
+			ids[nids++] = position->id;
+		else
+			*next = Min(*next, expires_at);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	if (nids > 0)
+		pm_queue_read_ids(batch, ids, nids);
+	pfree(ids);
+	return nread;
 }
 
 /*

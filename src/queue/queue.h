@@ -61,8 +61,8 @@ extern bool pm_next_queue_lane(int32 from, int32 *lane);
 extern bool pm_next_deferred_lane(int32 from, int32 *lane);
 extern bool pm_deferred_due(int32 lane, bool doubtful, TimestampTz after,
 							TimestampTz *due);
-extern bool pm_queue_expired(PmBatch *batch, TimestampTz now, int limit,
-							 TimestampTz *next);
+extern int	pm_queue_expired(PmBatch *batch, PmDeferredPosition *position,
+							 int limit, TimestampTz *next);
 extern bool pm_queue_first_since(TransactionId xid, int64 *first);
 extern void pm_unsent_upto(int32 first_lane, int32 last_lane, int64 upto,
 						   TimestampTz now, TimestampTz *oldest,

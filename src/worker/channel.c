@@ -45,9 +45,6 @@
 /* How often to look for a token file, ms */
 #define TOKEN_DELAY			10000
 
-/* How soon a new message of a channel that does not flow is looked at, ms */
-#define SWEEP_DELAY			10000
-
 static PmChannel **channels = NULL;
 static int	nchannels = 0;
 static int	max_channels = 0;
@@ -328,10 +325,11 @@ pm_channels_wake(const PmWakeup *wakeup)
 					pm_ranges_add(&lane->late, range->low,
 								  Min(range->high, lane->cursor));
 			}
+			channel->sweep_news = true;
 			if (!pm_channel_flows(channel))
 				channel->sweep_at =
 					Min(channel->sweep_at,
-						pm_later(pm_moment(), SWEEP_DELAY));
+						pm_later(pm_moment(), PM_SWEEP_DELAY));
 		}
 	}
 }
@@ -344,7 +342,7 @@ pm_channels_wake(const PmWakeup *wakeup)
 void
 pm_channels_quiet(uint64 *quiet)
 {
-	PmMoment	soon = pm_later(pm_moment(), SWEEP_DELAY);
+	PmMoment	soon = pm_later(pm_moment(), PM_SWEEP_DELAY);
 	bool		any = false;
 	int			pass;
 

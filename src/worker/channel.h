@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "postmark/api_errors.h"
+#include "queue/queue.h"
 #include "settings/connector.h"
 #include "shared/stats.h"
 #include "shared/wakeup.h"
@@ -25,6 +26,20 @@ typedef enum PmChannelState
 	PM_BLOCKED,					/* Postmark refuses the configuration */
 	PM_NO_TOKEN					/* there is no server token */
 } PmChannelState;
+
+/* How soon a new message of a channel that does not flow is looked at, ms */
+#define PM_SWEEP_DELAY 10000
+
+/* A walk over a channel's lanes for what has expired, see sweep.c */
+typedef struct PmSweep
+{
+	bool		walking;
+	int			number;			/* the channel's */
+	int			part;			/* lane and table that it is at */
+	PmDeferredPosition position;	/* in the hot table by the id alone */
+	TimestampTz next;			/* earliest expiry seen; DT_NOEND: none */
+	int64		took;			/* us */
+} PmSweep;
 
 typedef struct PmChannel
 {
@@ -83,6 +98,8 @@ typedef struct PmChannel
 
 	PmMoment	sweep_at;		/* when to look for expired messages while it
 								 * does not flow */
+	bool		sweep_news;		/* some came in since the walk began */
+	PmSweep		sweep;
 	PmLane	   *lanes[PM_PRIORITIES];
 } PmChannel;
 

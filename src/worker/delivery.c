@@ -35,6 +35,7 @@
 #include "worker/scan.h"
 #include "worker/share.h"
 #include "worker/store.h"
+#include "worker/sweep.h"
 #include "worker/turn.h"
 
 /*
@@ -337,8 +338,9 @@ pm_delivery_turn(void)
 	advance_jobs(now);
 	pm_channels_mended();
 
-	if (pm_house_keep(now))
+	if (pm_sweep_keep(now))
 		ConditionVariableBroadcast(&slot->finished);
+	pm_house_keep(now);
 	pm_space_keep(now, !dlist_is_empty(pm_jobs()));
 
 	/* Before a long sleep: what came in without a wake-up, perhaps */

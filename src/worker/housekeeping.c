@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * housekeeping.c
- *		What the worker does by the clock: expired messages of connectors that
- *		do not flow, codes that outlived their use, old history.
+ *		What the worker does by the clock: keys that are missing, codes that
+ *		outlived their use, failed attempts to be stored.
  *
  * Each of these knows when it is next needed, to the second, from what it saw
  * the last time and from what was stored since; with nothing to wait for the
@@ -95,64 +95,6 @@ pm_house_codes(uint32 reasons)
 		attempts_at = pm_attempts_pressing() ? now
 			: Min(attempts_at,
 				  Max(now, pm_later(attempts_stored_at, HOUSEKEEPING_DELAY)));
-}
-
-typedef struct Sweep
-{
-	PmChannel  *channel;
-	TimestampTz now;
-	TimestampTz next;
-} Sweep;
-
-/* Finish what expired of a channel that does not flow. */
-static void
-sweep_body(void *arg)
-{
-	Sweep	   *sweep = arg;
-	int			p;
-
-	sweep->next = DT_NOEND;
-	for (p = 0; p < PM_PRIORITIES * 2; p++)
-	{
-		int32		lane = sweep->channel->number * PM_PRIORITIES + p / 2;
-		PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane,
-											p % 2 == 1, HOUSEKEEPING_ROWS);
-		bool		more = pm_queue_expired(batch, sweep->now,
-											HOUSEKEEPING_ROWS, &sweep->next);
-		int			kept = 0;
-		int			i;
-
-		pm_queue_lock(batch, 0);
-		for (i = 0; i < batch->nmessages; i++)
-		{
-			PmMessage  *m = &batch->messages[i];
-
-			if (!m->locked || pm_in_flight(m->id))
-				continue;
-			pm_message_finish(m, "expired", m->last_error);
-			batch->messages[kept++] = *m;
-		}
-		batch->nmessages = kept;
-		if (kept > 0)
-			pm_batch_store(batch, sweep->now, true);
-		if (more)
-			sweep->next = sweep->now;
-		MemoryContextDelete(batch->context);
-	}
-}
-
-static void
-sweep_channel(PmChannel *channel, PmMoment now)
-{
-	Sweep		sweep = {channel, GetCurrentTimestamp(), DT_NOEND};
-	PmMoment	soon = pm_later(now, HOUSEKEEPING_DELAY);
-	int			sqlstate;
-
-	if (pm_run_transaction("finish expired messages", sweep_body, &sweep,
-						   &sqlstate))
-		channel->sweep_at = Max(pm_moment_of(sweep.next), soon);
-	else
-		channel->sweep_at = soon;
 }
 
 /* Settings that came from a dump or another server have no keys with them. */
@@ -281,35 +223,19 @@ pm_house_next_codes(void)
 	return Min(codes_at, attempts_at);
 }
 
-/* Do what is due.  Returns whether messages may have been finished. */
-bool
+/* Do what is due. */
+void
 pm_house_keep(PmMoment now)
 {
-	bool		swept = false;
-	int			i;
-
-	for (i = 0; i < pm_channel_count(); i++)
-	{
-		PmChannel  *channel = pm_channel(i);
-
-		if (channel->connector && !pm_channel_flows(channel) &&
-			channel->sweep_at <= now)
-		{
-			sweep_channel(channel, now);
-			swept = true;
-		}
-	}
 	keep_house("make keys for codes", keys_body, &keys_at, &keys_failures, now);
 	keep_house("forget the codes of failed messages", content_body,
 			   &content_at, &content_failures, now);
 	pm_house_keep_codes(now);
 	pm_purge_keep(now);
-	return swept;
 }
 
 /*
- * When something of it is next due, but for the sweeps, which the channels
- * know; PM_NEVER for never.
+ * When something of it is next due, PM_NEVER for never.
  */
 PmMoment
 pm_house_next(void)

@@ -17,7 +17,7 @@ extern void pm_house_start(void);
 extern void pm_house_reload(void);
 extern void pm_house_codes(uint32 reasons);
 extern void pm_house_finished(const PmMessage *message);
-extern bool pm_house_keep(PmMoment now);
+extern void pm_house_keep(PmMoment now);
 extern PmMoment pm_house_next(void);
 extern void pm_house_keep_codes(PmMoment now);
 extern PmMoment pm_house_next_codes(void);
