@@ -454,6 +454,9 @@ pm_attempts_collect(PmAttempts *attempts, int max)
 			hash_seq_term(&scan);
 			break;
 		}
+
+		/* Of a clock that was set back since: it counts as now */
+		entry->since = Min(entry->since, now);
 		memcpy(attempts[n].name, entry->key.name, PM_COUNTER_NAME);
 		attempts[n].count = entry->count;
 		attempts[n].since = entry->since;

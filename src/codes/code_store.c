@@ -36,6 +36,8 @@
 #include "codes/code_secret.h"
 #include "codes/code_store.h"
 #include "settings/code_key.h"
+#include "shared/wake.h"
+#include "shared/wakeup.h"
 
 /* Class of our advisory locks; PostgreSQL's own functions use 1 and 2. */
 #define LOCK_CLASS 0x504D
@@ -115,6 +117,16 @@ static PmStatement last_send = {
 	" AND s.usage_type" PM_EQ "$4 AND " SENT
 	" ORDER BY s.sent_at DESC LIMIT 1",
 	4, {TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID}
+};
+static PmStatement take_back_sends = {
+	"UPDATE @.postmark_sends SET sent_at = clock_timestamp()"
+	" WHERE sent_at > clock_timestamp() + interval '1 s'",
+	0, {0}
+};
+static PmStatement take_back_attempts = {
+	"UPDATE @.postmark_attempts SET since = clock_timestamp()"
+	" WHERE since > clock_timestamp() + interval '1 s'",
+	0, {0}
 };
 static PmStatement insert_send = {
 	"INSERT INTO @.postmark_sends (connector, address, sent_at, id, usage_type,"
@@ -548,11 +560,18 @@ pm_code_take(const PmCode *code)
 	return taken;
 }
 
-/* Seconds until "when" and "seconds" more are over, at least 1. */
+/*
+ * Seconds until "when" and "seconds" more are over, at least 1.  A time that
+ * lies ahead is one of a clock that was set back since, and counts as now; the
+ * worker sees to it that it does not so for ever.
+ */
 static int
 seconds_left(TimestampTz when, int seconds, TimestampTz now)
 {
-	int64		left = when + seconds * USECS_PER_SEC - now;
+	int64		left = Min(when, now) + seconds * USECS_PER_SEC - now;
+
+	if (when > now + USECS_PER_SEC)
+		pm_wake_database(MyDatabaseId, PM_WAKE_CLOCK);
 
 	return (int) Max(1, (left + USECS_PER_SEC - 1) / USECS_PER_SEC);
 }
@@ -743,4 +762,15 @@ pm_codes_cleanup(TimestampTz now, int limit, TimestampTz *next)
 	more |= forget(&forget_sends, &next_send, 0, now, limit, next);
 	more |= forget(&forget_attempts, &next_attempts, 0, now, limit, next);
 	return more;
+}
+
+/*
+ * What was sent, and tried in vain, at times that lie ahead counts from now on.
+ * In the worker's transaction; errors of SPI.
+ */
+void
+pm_codes_take_back(void)
+{
+	pm_execute(&take_back_sends, NULL, NULL, 0);
+	pm_execute(&take_back_attempts, NULL, NULL, 0);
 }

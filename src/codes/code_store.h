@@ -52,5 +52,6 @@ extern void pm_code_lock(const unsigned char *name);
 /* For the worker: in pm_run_transaction */
 extern void pm_attempts_store(const PmAttempts *attempts, int n);
 extern bool pm_codes_cleanup(TimestampTz now, int limit, TimestampTz *next);
+extern void pm_codes_take_back(void);
 
 #endif							/* PM_CODE_STORE_H */

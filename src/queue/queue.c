@@ -242,6 +242,13 @@ static PmStatement retry_templates = {
 	PM_NO_TEMPLATE_TEXT "' FOR UPDATE SKIP LOCKED)",
 	0, {0}
 };
+static PmStatement take_back_retries = {
+	"UPDATE @.postmark_deferred"
+	" SET due_at = greatest(clock_timestamp(), due_at - $1)"
+	" WHERE due_at > clock_timestamp() + $2"
+	" AND (attempts > 0 OR last_error IS NOT NULL)",
+	2, {INTERVALOID, INTERVALOID}
+};
 static PmStatement read_instance = {
 	"SELECT database, timeline FROM @.postmark_instance LIMIT 1", 0, {0}
 };
@@ -1047,6 +1054,25 @@ pm_deferred_retry_templates(void)
 {
 	at_table = PM_DEFERRED;
 	pm_execute(&retry_templates, NULL, NULL, 0);
+}
+
+/*
+ * The clock was set back: what is to be tried again is due as much earlier.
+ * What somebody put off by send_after is the wall clock's.
+ *
+ * by:	   how much, us
+ * beyond: where it is due later than this, us from now
+ */
+void
+pm_deferred_take_back(int64 by, int64 beyond)
+{
+	Interval	intervals[2] = {{by, 0, 0}, {beyond, 0, 0}};
+	Datum		values[2];
+
+	at_table = PM_DEFERRED;
+	values[0] = IntervalPGetDatum(&intervals[0]);
+	values[1] = IntervalPGetDatum(&intervals[1]);
+	pm_execute(&take_back_retries, values, NULL, 0);
 }
 
 /* The database and timeline (0: none) that the queue belongs to. */

@@ -80,6 +80,7 @@ extern void pm_trouble_store(const char *connector, const char *state,
 							 const char *detail, const char *hint);
 extern void pm_trouble_clear_all(void);
 extern void pm_deferred_retry_templates(void);
+extern void pm_deferred_take_back(int64 by, int64 beyond);
 extern void pm_instance_read(Oid *database, int *timeline);
 extern void pm_instance_set_timeline(int timeline);
 

@@ -80,6 +80,13 @@ pm_delivery_reload(void)
 	pm_scan_reload();
 }
 
+/* A stored time lies ahead. */
+void
+pm_delivery_clock(void)
+{
+	pm_scan_clock();
+}
+
 /* Anything may have been queued. */
 void
 pm_delivery_rescan(void)

@@ -18,6 +18,7 @@
 extern void pm_delivery_start(PmSlot *slot);
 extern void pm_delivery_reload(void);
 extern void pm_delivery_rescan(void);
+extern void pm_delivery_clock(void);
 extern void pm_delivery_wake(const PmWakeup *wakeup);
 extern PmMoment pm_delivery_turn(void);
 extern bool pm_delivery_decided(void);

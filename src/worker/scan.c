@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "codes/code_store.h"
 #include "queue/message_id.h"
 #include "queue/origin.h"
 #include "queue/queue.h"
@@ -38,6 +39,18 @@
 
 /* Shortest time between two scans before a sleep, ms */
 #define RESCAN_DELAY		60000
+
+/* The wall clock is set back if it falls behind ours by more than this, us */
+#define SET_BACK			USECS_PER_SEC
+
+/*
+ * No retry is due later than this, us, unless its time is that of a clock that
+ * was ahead.
+ */
+#define LATEST_RETRY		(2 * SECS_PER_HOUR * USECS_PER_SEC)
+
+/* Such a time less this, us, has passed. */
+#define LONG_AGO			(INT64CONST(100) * 365 * USECS_PER_DAY)
 
 /* When somebody has a table locked, try it again after, ms */
 #define LOCKED_DELAY		100
@@ -60,6 +73,7 @@ static void take_over_body(void *arg);
 static void templates_body(void *arg);
 static void ids_body(void *arg);
 static void rescan_body(void *arg);
+static void clock_body(void *arg);
 
 static Step load = {"read its settings", load_body};
 static Step take_over = {"see what was under way", take_over_body};
@@ -67,11 +81,14 @@ static Step look = {"see what others may have sent", pm_failover_look_body};
 static Step templates = {"see which messages have a template", templates_body};
 static Step ids = {"see which ids messages have", ids_body};
 static Step rescan = {"scan the queue", rescan_body};
+static Step take_back = {"take back times that lie ahead", clock_body};
 
 static bool ready;				/* settings were read, and what an earlier
 								 * worker left was taken over */
 static bool copied;				/* the queue is another database's */
 static PmMoment rescanned_at;
+static int64 wall_ahead;			/* of our own clock, when last looked at */
+static int64 set_back;			/* so far, us; 0: not that we know */
 static bool active_since_rescan;
 
 /* Settings have changed, or were never read: load them at the next scan. */
@@ -80,6 +97,36 @@ pm_scan_reload(void)
 {
 	load.wanted = true;
 	load.at = PM_AT_ONCE;
+}
+
+/* A stored time lies ahead: the wall clock was set back. */
+void
+pm_scan_clock(void)
+{
+	take_back.wanted = true;
+}
+
+/* See whether it was just now. */
+static void
+watch_clock(void)
+{
+	int64		ahead = GetCurrentTimestamp() - pm_moment();
+
+	if (ahead < wall_ahead - SET_BACK)
+	{
+		set_back += wall_ahead - ahead;
+		take_back.wanted = true;
+	}
+	wall_ahead = ahead;
+}
+
+static void
+clock_body(void *arg)
+{
+	if (set_back > 0)
+		pm_deferred_take_back(set_back, 0);
+	pm_deferred_take_back(LONG_AGO, LATEST_RETRY);
+	pm_codes_take_back();
 }
 
 /* Anything may have been queued: look at all lanes at the next scan. */
@@ -136,7 +183,9 @@ pm_scan_next(void)
 PmMoment
 pm_scan_retry(void)
 {
-	const Step *steps[] = {&load, &take_over, &look, &templates, &ids, &rescan};
+	const Step *steps[] = {
+		&load, &take_over, &look, &templates, &ids, &rescan, &take_back
+	};
 	PmMoment	next = PM_NEVER;
 	int			i;
 
@@ -328,8 +377,9 @@ pm_scan(PmMoment now)
 		return;
 	}
 	tried = take_over.wanted && take_over.at <= now;
+	watch_clock();
 	if (run_step(&take_over, now))
-		ready = ids.wanted = true;
+		ready = ids.wanted = take_back.wanted = true;
 	else if (tried)
 	{
 		int			i;
@@ -350,6 +400,12 @@ pm_scan(PmMoment now)
 		pm_failover_looked(false);
 	(void) run_step(&templates, now);
 	(void) run_step(&ids, now);
+	if (run_step(&take_back, now))
+	{
+		set_back = 0;
+		rescan.wanted = true;
+		pm_house_codes(PM_WAKE_ATTEMPTS);
+	}
 	if (rescan.wanted && rescan.at <= now)
 	{
 		bool		found;

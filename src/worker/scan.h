@@ -14,6 +14,7 @@
 
 extern void pm_scan_reload(void);
 extern void pm_scan_rescan(void);
+extern void pm_scan_clock(void);
 extern PmMoment pm_scan_retry(void);
 extern void pm_scan(PmMoment now);
 extern bool pm_scan_current(void);

@@ -263,6 +263,8 @@ take_wakeup(Oid *extension)
 		pm_http_forget();
 		pm_channels_reopen(wakeup.resumed);
 	}
+	if (wakeup.reasons & PM_WAKE_CLOCK)
+		pm_delivery_clock();
 	if (wakeup.reasons & PM_WAKE_RESCAN)
 		pm_delivery_rescan();
 	if (wakeup.reasons & (PM_WAKE_MESSAGES | PM_WAKE_DEFERRED))
