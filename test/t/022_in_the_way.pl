@@ -211,36 +211,30 @@ is( ($sandbox->counts->{requests}{'/messages/outbound'} // 0) - $searches,
 # A failover after which Postmark cannot be asked
 #
 
+# What the server has when it starts may have been sent by another one
+$session->quit;
+$node->sql('SELECT postmark_pause()');
+$node->enqueue(1, prefix => 'failover');
 $node->sql('UPDATE postmark_instance SET timeline = 99');
 $rule = $sandbox->rule(
 	path => '/messages/outbound*',
 	action => { status => 401 });
 my $refused = $sandbox->rule(path => '/server', action => { status => 401 });
-$worker = $node->worker_pid;
-$node->enqueue(1, prefix => 'failover');
-ok(sent('failover', 1), 'until the next start nobody knows');
-$node->sql('UPDATE postmark_instance SET timeline = 99');
-$node->sql("SELECT pg_terminate_backend($worker)");
-ok( $node->poll_query_until(
-		'postgres',
-		"SELECT coalesce(worker_pid, $worker) <> $worker FROM postmark_status WHERE connector = 'default'"
-	),
-	'there is a new worker');
-$node->enqueue(1, prefix => 'after-failover');
+$node->restart;
+$node->sql('SELECT postmark_resume()');
 ok($node->wait_state('blocked'), 'the connector says that it is blocked');
 is( $node->sql(
-		q(SELECT count(*) FROM postmark_history WHERE email LIKE 'after-failover%')
+		q(SELECT count(*) FROM postmark_history WHERE email LIKE 'failover%')
 	),
 	0,
-	'and sends nothing');
+	'and sends nothing that was there before');
 $sandbox->clear_rules($rule);
 $sandbox->clear_rules($refused);
 $node->sql('SELECT postmark_resume(connector) FROM postmark_settings');
-ok(sent('after-failover', 1), 'it goes on once Postmark can be asked');
+ok(sent('failover', 1), 'it goes on once Postmark can be asked');
 ok($node->wait_state('running'), 'and is running');
 
 ok($node->wait_finished, 'all messages are finished');
 $node->accounted('each message arrived once');
-$session->quit;
 $node->stop;
 done_testing();
