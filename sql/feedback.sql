@@ -214,9 +214,60 @@ SELECT test.sandbox('POST', 'config', '{"inactive_recipients": ["kim@example.com
 SELECT postmark_enqueue('Kim@example.com', 'Register', '493021') IS NOT NULL;
 SELECT postmark_flush();
 SELECT email, status, error_code FROM postmark_messages WHERE email ~* '^kim';
-SELECT email, reason, origin FROM postmark_suppressions WHERE email ~* '^kim';
+-- first that it is so, then, when the worker has asked, why
+SELECT reason IN ('InactiveRecipient', 'HardBounce') AS known FROM postmark_suppressions WHERE email ~* '^kim';
 SELECT test.requests() AS before \gset
 SELECT postmark_enqueue('kim@example.com', 'Register', '493021') IS NOT NULL;
 SELECT postmark_flush();
 SELECT email, status, error_code FROM postmark_messages WHERE email ~ '^kim';
 SELECT test.requests() - :before AS requests;
+
+--
+-- Asking Postmark: what it says of an address counts
+--
+CREATE FUNCTION test.asked(who text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1..600 LOOP
+		EXIT WHEN NOT EXISTS (SELECT FROM public.postmark_inquiries WHERE address = lower(who));
+		PERFORM pg_sleep(0.05);
+	END LOOP;
+	RETURN (SELECT concat_ws('|', reason, origin) FROM public.postmark_suppressions WHERE lower(email) = lower(who));
+END
+$$;
+SELECT test.asked('kim@example.com');
+CREATE FUNCTION test.hearsay(who text, suppressed boolean) RETURNS boolean LANGUAGE sql AS $$
+	SELECT test.post(jsonb_build_object('RecordType', 'SubscriptionChange', 'Recipient', who,
+		'ChangedAt', '2026-01-01T00:00:00Z', 'SuppressSending', suppressed))
+$$;
+-- an event says so, Postmark knows better; it says nothing, Postmark knows worse
+SELECT test.hearsay('lea@example.com', true);
+SELECT test.asked('lea@example.com');
+SELECT test.sandbox('POST', 'config', '{"inactive_recipients": ["kim@example.com", "max@example.com"]}') IS NOT NULL;
+SELECT test.hearsay('Max@example.com', false);
+SELECT test.asked('max@example.com');
+-- suppressed no more
+SELECT postmark_unsuppress('MAX@example.com');
+SELECT count(*) FROM postmark_suppressions WHERE email ~* '^max';
+SELECT postmark_send('max@example.com', 'Register', '493021') IS NOT NULL;
+SELECT postmark_unsuppress('max@example.com');
+-- what came before that does not bring it back
+SELECT test.post(test.event('SubscriptionChange', 'gus@example.com', '2026-03-05+00', '{"SuppressSending": true}'));
+SELECT test.attempt($$SELECT postmark_send('gus@example.com', 'Register', '493021')$$) ~ '^PM004' AS refused LIMIT 1;
+SELECT test.attempt($$SELECT postmark_unsuppress('gus@example.com')$$);
+SELECT test.post(test.event('SubscriptionChange', 'gus@example.com', '2026-03-05+00', '{"SuppressSending": true}'));
+SELECT postmark_send('gus@example.com', 'Register', '493021') IS NOT NULL;
+-- a complaint can't be lifted, in Postmark's words
+SELECT postmark_send('spamcomplaint@example.com', 'Register', '493021') IS NOT NULL;
+CREATE FUNCTION test.refused(who text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+	-- the complaint comes a moment after the mail
+	FOR i IN 1..300 LOOP
+		EXIT WHEN EXISTS (SELECT FROM test.attempt(format('SELECT public.postmark_unsuppress(%L)', who)) a WHERE a ~ '^PM');
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+	RETURN QUERY SELECT test.attempt(format('SELECT public.postmark_unsuppress(%L)', who));
+END
+$$;
+SELECT test.refused('spamcomplaint@example.com');
+SELECT test.attempt(format('SELECT postmark_unsuppress(%L)', who)) FROM unnest('{ann,NULL}'::text[]) who;
+SELECT test.attempt($$SELECT postmark_unsuppress('ann@example.com', 'nobody')$$);

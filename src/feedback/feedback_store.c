@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/catalog.h"
 #include "base/owner.h"
 #include "feedback/event.h"
 #include "feedback/feedback_store.h"
@@ -97,6 +98,28 @@ static PmStatement put_inquiry = {
 	" FROM @.postmark_inquiries WHERE connector" PM_EQ "$1 LIMIT $4) AS i)" PM_LT "$4"
 	" ON CONFLICT DO NOTHING",
 	4, {TEXTOID, TEXTOID, TEXTOID, INT8OID}
+};
+
+static PmStatement next_inquiry = {
+	"SELECT message_stream, address FROM @.postmark_inquiries"
+	" WHERE connector" PM_EQ "$1 ORDER BY message_stream, address LIMIT 1",
+	1, {TEXTOID}
+};
+static PmStatement delete_inquiry = {
+	"DELETE FROM @.postmark_inquiries WHERE connector" PM_EQ "$1"
+	" AND message_stream" PM_EQ "$2 AND address" PM_EQ "$3",
+	3, {TEXTOID, TEXTOID, TEXTOID}
+};
+static PmStatement known_suppressed = {
+	"SELECT 1 FROM @.postmark_suppressed WHERE connector" PM_EQ "$1"
+	" AND message_stream" PM_EQ "$2 AND address" PM_EQ "$3 AND NOT lifted",
+	3, {TEXTOID, TEXTOID, TEXTOID}
+};
+
+static PmStatement forget_suppressed = {
+	"DELETE FROM @.postmark_suppressed WHERE connector" PM_EQ "$1"
+	" AND message_stream" PM_EQ "$2 AND address" PM_EQ "$3",
+	3, {TEXTOID, TEXTOID, TEXTOID}
 };
 
 /* The stream that an event is about; one that says none means ours. */
@@ -240,4 +263,54 @@ pm_inquiry_put(const PmConnector *connector, const PmEvent *event)
 	values[2] = CStringGetTextDatum(event->address);
 	values[3] = Int64GetDatum(INQUIRIES_MAX);
 	pm_execute(&put_inquiry, values, NULL, 0);
+}
+
+/*
+ * An address of a connector that Postmark is to be asked about, palloc'd; false
+ * if there is none.  For the worker's transactions, as all below.
+ */
+bool
+pm_inquiry_next(const char *connector, char **stream, char **address)
+{
+	Datum		values[1];
+
+	if (pm_sql_version() < PM_SQL_1_1)
+		return false;
+	values[0] = CStringGetTextDatum(connector);
+	pm_execute(&next_inquiry, values, NULL, 1);
+	if (SPI_processed == 0)
+		return false;
+	*stream = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	*address = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+	return true;
+}
+
+/*
+ * Postmark was asked about an address.
+ *
+ * event: what it said; NULL: nothing that would be different next time
+ */
+void
+pm_inquiry_answered(const PmConnector *connector, const char *stream,
+					const char *address, const PmEvent *event)
+{
+	Datum		values[3];
+
+	values[0] = CStringGetTextDatum(connector->name);
+	values[1] = CStringGetTextDatum(stream);
+	values[2] = CStringGetTextDatum(address);
+	pm_execute(&delete_inquiry, values, NULL, 0);
+	if (event == NULL)
+		return;
+
+	/* No news of an address that was never suppressed */
+	if (event->suppressing == PM_SUPPRESS_LIFTED)
+		pm_execute(&known_suppressed, values, NULL, 1);
+
+	/* It knows since when, which may be before we heard of it */
+	else
+		pm_execute(&forget_suppressed, values, NULL, 0);
+	if (event->suppressing == PM_SUPPRESS_LIFTED && SPI_processed == 0)
+		return;
+	pm_suppression_put(connector, event);
 }

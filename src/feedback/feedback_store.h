@@ -18,6 +18,11 @@ extern bool pm_feedback_is_ours(const PmConnector *connector,
 extern void pm_feedback_put(const PmConnector *connector, const PmEvent *event);
 extern void pm_suppression_put(const PmConnector *connector,
 							   const PmEvent *event);
+extern bool pm_inquiry_next(const char *connector, char **stream,
+							char **address);
+extern void pm_inquiry_answered(const PmConnector *connector,
+								const char *stream, const char *address,
+								const PmEvent *event);
 extern void pm_inquiry_put(const PmConnector *connector, const PmEvent *event);
 
 #endif							/* PM_FEEDBACK_STORE_H */

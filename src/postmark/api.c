@@ -444,6 +444,58 @@ pm_api_start_streams(const PmConnector *connector, const char *token,
 }
 
 /*
+ * Does Postmark deliver to an address, which was checked, in a stream?  To be
+ * read with pm_api_read_suppression.
+ */
+PmHttpRequest *
+pm_api_start_suppression(const PmConnector *connector, const char *token,
+						 const char *stream, const char *address, void *owner)
+{
+	StringInfoData path;
+	PmHttpRequest *request;
+
+	initStringInfo(&path);
+	appendStringInfoString(&path, "message-streams/");
+	pm_http_escape(&path, stream);
+	appendStringInfoString(&path, "/suppressions/dump?EmailAddress=");
+	pm_http_escape(&path, address);
+	request = begin_request("GET", path.data, connector, token, NULL,
+							SHORT_REPLY_MAX, owner);
+	pfree(path.data);
+	return request;
+}
+
+/* The body of pm_api_start_unsuppress */
+void
+pm_api_unsuppress_body(StringInfo buf, const char *address)
+{
+	append_literal(buf, "{\"Suppressions\":[{\"EmailAddress\":");
+	append_string(buf, address);
+	append_literal(buf, "}]}");
+}
+
+/*
+ * Ask Postmark to deliver to an address again, in the connector's stream; body
+ * is of pm_api_unsuppress_body.  To be read with pm_api_read_unsuppress.
+ */
+PmHttpRequest *
+pm_api_start_unsuppress(const PmConnector *connector, const char *token,
+						StringInfo body, void *owner)
+{
+	StringInfoData path;
+	PmHttpRequest *request;
+
+	initStringInfo(&path);
+	appendStringInfoString(&path, "message-streams/");
+	pm_http_escape(&path, connector->message_stream);
+	appendStringInfoString(&path, "/suppressions/delete");
+	request = begin_request("POST", path.data, connector, token, body,
+							SHORT_REPLY_MAX, owner);
+	pfree(path.data);
+	return request;
+}
+
+/*
  * Answers
  *
  * The JSON of an answer is read into a memory context of its own, which is
@@ -1273,4 +1325,77 @@ pm_api_read_streams(const PmHttpResult *result, PmVerdict *verdict,
 	}
 	MemoryContextDelete(reading);
 	return true;
+}
+
+/*
+ * Read the answer to pm_api_start_suppression: true, and what Postmark says of
+ * the address in *found; or false, and *verdict says why not.
+ */
+bool
+pm_api_read_suppression(const PmHttpResult *result, const char *address,
+						PmVerdict *verdict, PmSuppression *found)
+{
+	MemoryContext reading = begin_reading();
+	const PmJson *page = judge_page(result, reading, verdict, "Suppressions",
+									NULL);
+	const PmJson *entry;
+
+	memset(found, 0, sizeof(*found));
+	for (entry = page ? page->first : NULL; entry; entry = entry->next)
+	{
+		const char *email = pm_json_string(entry, "EmailAddress");
+		const char *reason = pm_json_string(entry, "SuppressionReason");
+		const char *origin = pm_json_string(entry, "Origin");
+		const char *since = pm_json_string(entry, "CreatedAt");
+
+		if (email == NULL || pg_strcasecmp(email, address) != 0)
+			continue;
+		found->suppressed = true;
+		found->reason = reason ? shown(reason) : NULL;
+		found->origin = origin ? shown(origin) : NULL;
+		if (since == NULL || !pm_parse_iso_time(since, &found->since))
+			found->since = GetCurrentTimestamp();
+	}
+	MemoryContextDelete(reading);
+	return page != NULL;
+}
+
+/*
+ * Read the answer to pm_api_start_unsuppress: true if Postmark delivers to the
+ * address from now on; or false, and *verdict says why not, with Postmark's
+ * words where it refused.
+ */
+bool
+pm_api_read_unsuppress(const PmHttpResult *result, const char *address,
+					   PmVerdict *verdict)
+{
+	MemoryContext reading = begin_reading();
+	const PmJson *page = judge_page(result, reading, verdict, "Suppressions",
+									NULL);
+	const PmJson *entry;
+	bool		done = false;
+
+	for (entry = page ? page->first : NULL; entry; entry = entry->next)
+	{
+		const char *email = pm_json_string(entry, "EmailAddress");
+		const char *status = pm_json_string(entry, "Status");
+		const char *words = pm_json_string(entry, "Message");
+
+		if (email == NULL || pg_strcasecmp(email, address) != 0)
+			continue;
+		done = status && strcmp(status, "Deleted") == 0;
+		if (!done)
+		{
+			verdict->outcome = PM_REFUSED;
+			verdict->text = words && *words ? shown(words) :
+				pstrdup("Postmark gave no reason");
+		}
+	}
+	if (page && !done && verdict->outcome == PM_ACCEPTED)
+	{
+		verdict->outcome = PM_UNAVAILABLE;
+		verdict->text = pstrdup(not_postmarks);
+	}
+	MemoryContextDelete(reading);
+	return done;
 }

@@ -59,6 +59,15 @@ typedef struct PmFoundPage
 	TimestampTz oldest;			/* last one; DT_NOBEGIN: not known */
 } PmFoundPage;
 
+/* Whether Postmark delivers to an address */
+typedef struct PmSuppression
+{
+	bool		suppressed;
+	const char *reason;			/* or NULL */
+	const char *origin;			/* or NULL */
+	TimestampTz since;
+} PmSuppression;
+
 #define PM_SEARCH_PAGE 500
 
 /* A search shows no more than this, whatever its offset */
@@ -92,6 +101,16 @@ extern PmHttpRequest *pm_api_start_templates(const PmConnector *connector,
 extern PmHttpRequest *pm_api_start_streams(const PmConnector *connector,
 										   const char *token, void *owner);
 
+extern PmHttpRequest *pm_api_start_suppression(const PmConnector *connector,
+											   const char *token,
+											   const char *stream,
+											   const char *address,
+											   void *owner);
+extern PmHttpRequest *pm_api_start_unsuppress(const PmConnector *connector,
+											  const char *token,
+											  StringInfo body, void *owner);
+extern void pm_api_unsuppress_body(StringInfo buf, const char *address);
+
 /* Answers.  Memory is of the current context. */
 extern void pm_api_read_send(const PmHttpResult *result, const char *to,
 							 PmVerdict *verdict);
@@ -108,5 +127,11 @@ extern bool pm_api_read_templates(const PmHttpResult *result,
 extern bool pm_api_read_streams(const PmHttpResult *result,
 								PmVerdict *verdict, PmListed **streams,
 								int *nstreams);
+
+extern bool pm_api_read_suppression(const PmHttpResult *result,
+									const char *address, PmVerdict *verdict,
+									PmSuppression *found);
+extern bool pm_api_read_unsuppress(const PmHttpResult *result,
+								   const char *address, PmVerdict *verdict);
 
 #endif							/* PM_API_H */

@@ -32,8 +32,6 @@
 #define RECIPIENTS_MAX		10000
 #define REQUEST_RATE_MIN	0.001	/* per second */
 #define REQUEST_RATE_MAX	1000.0
-#define FEEDBACK_INTERVAL_MIN 60	/* s */
-#define FEEDBACK_INTERVAL_MAX 86400
 
 /*
  * Keys of the connector.  The first three are not stored with the others.
@@ -42,7 +40,7 @@
 static const char *const connector_keys[] = {
 	"serverToken", "templates", "webhookSecret",
 	"fromEmail", "messageStream", "replyTo", "tag", "trackOpens",
-	"trackLinks", "maxRequestsPerSecond", "feedbackInterval", "notifyChannel",
+	"trackLinks", "maxRequestsPerSecond", "notifyChannel",
 	"linkPrefix",
 	"codeLength", "codeTtl", "codeMaxAttempts", "verifyLimit", "verifyWindow",
 	"sendLimit", "sendWindow", "resendInterval", "recipientPolicy"
@@ -237,15 +235,6 @@ pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
 							REQUEST_RATE_MIN, REQUEST_RATE_MAX);
 		connector->max_requests_per_second = rate;
 	}
-
-	if (!pm_get_int(object, "", "feedbackInterval", 0, FEEDBACK_INTERVAL_MAX,
-					&connector->feedback_interval, f))
-		return false;
-	if (connector->feedback_interval > 0 &&
-		connector->feedback_interval < FEEDBACK_INTERVAL_MIN)
-		return pm_fault(f, "0 means that Postmark is not asked.",
-						"\"feedbackInterval\" must be a whole number from %d to %d, or 0.",
-						FEEDBACK_INTERVAL_MIN, FEEDBACK_INTERVAL_MAX);
 
 	if (!pm_get_string(object, "", "notifyChannel",
 					   &connector->notify_channel, f))

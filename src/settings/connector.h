@@ -86,7 +86,6 @@ typedef struct PmConnector
 	bool		track_opens;
 	char	   *track_links;
 	double		max_requests_per_second;	/* 0: no limit */
-	int			feedback_interval;	/* s, 0: Postmark is not asked */
 	char	   *notify_channel; /* NULL if none */
 	char	   *link_prefix;	/* of links with tokens; NULL: any */
 	PmPolicy	policy;

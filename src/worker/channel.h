@@ -40,6 +40,14 @@ typedef struct PmSweep
 	TimestampTz next;			/* earliest expiry seen; DT_NOEND: none */
 	int64		took;			/* us */
 } PmSweep;
+/* Asking about an address, see inquiry.c */
+typedef struct PmInquiry
+{
+	PmMoment	at;				/* when to see what there is to ask */
+	bool		asked;			/* a request is under way, about: */
+	char	   *stream;
+	char	   *address;
+} PmInquiry;
 
 typedef struct PmChannel
 {
@@ -75,6 +83,7 @@ typedef struct PmChannel
 	int			refusal_code;	/* and this ErrorCode */
 
 	PmStats    *stats;			/* its counters, or NULL */
+	PmInquiry	inquiry;
 	int			in_flight;		/* requests that send */
 	int			doubtful_in_flight; /* of these, with messages that were in
 									 * doubt */

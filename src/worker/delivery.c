@@ -28,6 +28,7 @@
 #include "worker/doubt.h"
 #include "worker/failover.h"
 #include "worker/housekeeping.h"
+#include "worker/inquiry.h"
 #include "worker/jobs.h"
 #include "worker/probe.h"
 #include "worker/pulse.h"
@@ -174,11 +175,17 @@ collect_requests(void)
 	{
 		void	   *owner = pm_http_owner(request);
 		int			i;
+		int			k;
 
 		for (i = 0; i < pm_channel_count(); i++)
 			if (pm_channel(i) == owner)
 				break;
-		if (i < pm_channel_count() && pm_channel(i)->recent_asked)
+		for (k = 0; k < pm_channel_count(); k++)
+			if (&pm_channel(k)->inquiry == owner)
+				break;
+		if (k < pm_channel_count())
+			pm_inquiry_found(pm_channel(k), request);
+		else if (i < pm_channel_count() && pm_channel(i)->recent_asked)
 			pm_failover_found(owner, request);
 		else if (i < pm_channel_count())
 			pm_probe_found(owner, request);
@@ -200,7 +207,8 @@ count_shares(void)
 	{
 		PmChannel  *channel = pm_channel(i);
 
-		channel->asking = channel->probing + channel->recent_asked;
+		channel->asking = channel->probing + channel->recent_asked +
+			channel->inquiry.asked;
 		channel->body_bytes = channel->claimed_bytes = 0;
 	}
 	dlist_foreach(iter, pm_jobs())
@@ -226,7 +234,8 @@ ask(PmChannel *channel, PmMoment now)
 		return;
 	if (!pm_probe_ask(channel, now) && channel->connector)
 		pm_failover_ask(channel, now);
-	if (channel->probing || channel->recent_asked)
+	if (channel->probing || channel->recent_asked ||
+		pm_inquiry_ask(channel, now))
 		pm_share_asked(channel);
 }
 
@@ -295,6 +304,9 @@ next_turn(PmMoment now)
 			(at > now ||
 			 (pm_share_requests(channel) > 0 && pm_share_may_claim(channel))))
 			next = Min(next, at);
+		if (pm_scan_current() && !channel->probing && !channel->recent_asked &&
+			pm_share_requests(channel) > 0)
+			next = Min(next, pm_inquiry_next_moment(channel));
 		if (channel->trouble_dirty)
 			next = now;
 	}

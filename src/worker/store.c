@@ -104,6 +104,7 @@ store(PmTurn *turn, PmJob *job, TimestampTz now)
 	{
 		/* No more than a help: without it Postmark refuses the next one, too */
 		pm_suppressions_learn(job->channel->connector, job->batch);
+		job->channel->inquiry.at = PM_AT_ONCE;
 	}
 }
 

@@ -44,6 +44,7 @@
 #include "worker/channel.h"
 #include "worker/delivery.h"
 #include "worker/housekeeping.h"
+#include "worker/inquiry.h"
 #include "worker/pulse.h"
 #include "worker/queue_vacuum.h"
 #include "worker/worker.h"
@@ -269,6 +270,8 @@ take_wakeup(Oid *extension)
 		pm_delivery_rescan();
 	if (wakeup.reasons & (PM_WAKE_MESSAGES | PM_WAKE_DEFERRED))
 		pm_delivery_wake(&wakeup);
+	if (wakeup.reasons & PM_WAKE_FEEDBACK)
+		pm_inquiries_wake();
 	pm_house_codes(wakeup.reasons);
 }
 
