@@ -25,8 +25,12 @@
 
 #include "base/clock.h"
 
-static int64
-monotonic_us(void)
+/*
+ * The clock itself, us since some moment that is the same for all processes of
+ * the machine: for what one of them notes and another one reads.
+ */
+int64
+pm_common_us(void)
 {
 	instr_time	now;
 
@@ -44,9 +48,9 @@ pm_moment(void)
 	if (begun == 0)
 	{
 		begun_at = GetCurrentTimestamp();
-		begun = monotonic_us();
+		begun = pm_common_us();
 	}
-	return begun_at + (monotonic_us() - begun);
+	return begun_at + (pm_common_us() - begun);
 }
 
 /*

@@ -19,6 +19,7 @@ typedef int64 PmMoment;
 #define PM_AT_ONCE	PG_INT64_MIN
 #define PM_NEVER	PG_INT64_MAX
 
+extern int64 pm_common_us(void);
 extern PmMoment pm_moment(void);
 extern PmMoment pm_moment_of(TimestampTz time);
 extern long pm_ms_until(PmMoment moment);

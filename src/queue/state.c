@@ -13,11 +13,17 @@
 #include "executor/spi.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/owner.h"
 #include "base/tables.h"
+#include "postmark/api_errors.h"
+#include "queue/batch.h"
 #include "queue/origin.h"
+#include "queue/queue.h"
 #include "queue/state.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
@@ -35,6 +41,64 @@ static PmStatement find_trouble = {
 	" WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
+
+/*
+ * What a connector has finished, and how: the newest that left, the newest that
+ * was refused since the account awaits approval, and how many of these.
+ */
+static PmStatement find_left = {
+	"SELECT finished_at FROM @.postmark_history WHERE connector" PM_EQ "$1"
+	" AND (status" PM_EQ "'sent' OR NOT $2)"
+	" ORDER BY finished_at DESC LIMIT 1",
+	2, {TEXTOID, BOOLOID}
+};
+static PmStatement find_unapproved = {
+	"SELECT pg_catalog.count(*), pg_catalog.max(finished_at),"
+	" pg_catalog.max(last_error) FROM @.postmark_history"
+	" WHERE connector" PM_EQ "$1 AND error_code" PM_EQ "412"
+	" AND status" PM_EQ "'failed' AND finished_at" PM_GT
+	"(pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.interval '1 hour')",
+	1, {TEXTOID}
+};
+
+/*
+ * The newest of the messages that are tried again, if it was put off for a
+ * reason; of many of them not all are looked at.
+ */
+static PmStatement find_put_off = {
+	"SELECT last_error, coalesce(error_code, 0), created_at,"
+	" pg_catalog.count(*) OVER () FROM"
+	" (SELECT last_error, error_code, created_at, id FROM @.postmark_deferred"
+	" WHERE lane" PM_GE "$1 AND lane" PM_LE "($1 OPERATOR(pg_catalog.+) 9)"
+	" AND last_error IS NOT NULL LIMIT 10000) d"
+	" ORDER BY created_at DESC, id DESC LIMIT 1",
+	1, {INT4OID}
+};
+
+/*
+ * Whether a message that is due has waited since before a time, though no
+ * request of its connector is under way.
+ */
+static PmStatement find_waiting = {
+	"SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM @.postmark_intents"
+	" WHERE lane" PM_GE "$1 AND lane" PM_LE "($1 OPERATOR(pg_catalog.+) 9)"
+	" AND created_at" PM_GT "$3) AND"
+	" (EXISTS (SELECT 1 FROM @.postmark_queue WHERE lane" PM_GE "$1"
+	" AND lane" PM_LE "($1 OPERATOR(pg_catalog.+) 9) AND created_at" PM_LT "$2)"
+	" OR EXISTS (SELECT 1 FROM @.postmark_deferred WHERE lane" PM_GE "$1"
+	" AND lane" PM_LE "($1 OPERATOR(pg_catalog.+) 9) AND due_at" PM_LT "$2))",
+	3, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+/* The worker's transactions take milliseconds; this long is trouble, us. */
+#define BUSY_TROUBLE		(2 * USECS_PER_SEC)
+#define FAILING_TROUBLE		(1 * USECS_PER_SEC)
+
+/* A message that is due waits no longer, us, unless it has to; see waits() */
+#define WAITING_TROUBLE		(5 * USECS_PER_SEC)
+
+/* Mail that was put off is an exception if other mail left within, us */
+#define LEFT_LATELY			(60 * USECS_PER_SEC)
 
 /* What keeps this database from having a worker. */
 static void
@@ -86,8 +150,177 @@ explain_no_token(const char *name)
 	char	   *stored = pm_stored_token(name);
 	const char *problem = stored ? pm_token_problem(stored) : NULL;
 
-	return problem ? psprintf("the stored token %s", problem)
+	if (problem)
+		return psprintf("the stored token %s", problem);
+	problem = pm_token_file_problem(name);
+	return problem ? psprintf("token missing: %s", problem)
 		: pstrdup("token missing");
+}
+
+/*
+ * Whether something keeps the worker from storing and claiming messages of any
+ * connector: its transaction does not end, or none of them commits.
+ */
+static bool
+explain_health(PmState *state, const PmHealth *health)
+{
+	int64		now = pm_common_us();
+	int64		busy = health->busy_since ? now - health->busy_since : 0;
+	int64		failing = health->failing_since ? now - health->failing_since : 0;
+
+	if (busy > BUSY_TROUBLE)
+	{
+		const char *event = pgstat_get_wait_event(health->waits_for);
+		bool		standby = event && strcmp(event, "SyncRep") == 0;
+
+		state->detail = psprintf("the worker waits for %s since %d s",
+								 standby ? "a synchronous standby" :
+								 event ? event : "its own transaction",
+								 (int) (busy / USECS_PER_SEC));
+		state->hint = pstrdup(standby ?
+							  "Have a synchronous standby connect, or change synchronous_standby_names." :
+							  "See pg_stat_activity and pg_locks for the process of worker_pid.");
+	}
+	else if (failing > FAILING_TROUBLE)
+	{
+		state->detail = psprintf("the worker could not %s since %d s: %s",
+								 health->what,
+								 (int) (failing / USECS_PER_SEC),
+								 health->error);
+		state->hint = pstrdup("See the server's log, and mend what it names; the worker tries again by itself.");
+	}
+	else
+		return false;
+	state->state = "backing_off";
+	state->act = true;
+	return true;
+}
+
+/*
+ * Whether a message of the connector waits that should have left: nothing of
+ * the connector was finished for a while, though the worker was told.
+ *
+ * rate: of requests, per second; 0: as many as there may be
+ */
+static bool
+explain_waiting(PmState *state, const PmHealth *health, int number,
+				const char *name, double rate)
+{
+	int64		limit = WAITING_TROUBLE;
+	int64		now_us = pm_common_us();
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		values[3];
+	bool		isnull;
+
+	if (rate > 0)
+		limit = Max(limit, (int64) Min(2 * USECS_PER_SEC / rate, 1e15));
+	if (now_us - health->woken_at < limit)
+		return false;
+	values[0] = CStringGetTextDatum(name);
+	values[1] = BoolGetDatum(false);
+	pm_execute(&find_left, values, NULL, 1);
+	if (SPI_processed > 0)
+	{
+		TimestampTz left =
+			DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+											  SPI_tuptable->tupdesc, 1,
+											  &isnull));
+
+		if (!isnull && left > now - limit && left <= now)
+			return false;
+	}
+	values[0] = Int32GetDatum(number * PM_PRIORITIES);
+	values[1] = TimestampTzGetDatum(now - limit);
+	values[2] = TimestampTzGetDatum(now - limit -
+									(int64) pm_request_timeout * 1000);
+	pm_execute(&find_waiting, values, NULL, 1);
+	if (SPI_processed == 0)
+		return false;
+
+	state->state = "backing_off";
+	state->act = true;
+	if (health->failed_at && now_us - health->failed_at < limit)
+		state->detail = psprintf("messages that are due wait: the worker could not %s: %s",
+								 health->what, health->error);
+	else
+		state->detail = pstrdup("messages that are due wait, and none has left lately");
+	state->hint = pstrdup("See pg_locks for who has the extension's tables or rows of them locked, and the server's log.");
+	return true;
+}
+
+/*
+ * What the connector's mail came to says more than the last request: it is put
+ * off again and again, or refused since the account awaits approval.  Where
+ * other mail leaves, that is a detail.
+ */
+static void
+explain_outcomes(PmState *state, MemoryContext context, int number,
+				 const char *name)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz left = DT_NOBEGIN;
+	TimestampTz failed;
+	Datum		values[2];
+	bool		isnull;
+	int64		n;
+
+	values[0] = CStringGetTextDatum(name);
+	values[1] = BoolGetDatum(true);
+	pm_execute(&find_left, values, NULL, 1);
+	if (SPI_processed > 0)
+		left = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+												 SPI_tuptable->tupdesc, 1,
+												 &isnull));
+
+	pm_execute(&find_unapproved, values, NULL, 1);
+	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									SPI_tuptable->tupdesc, 1, &isnull));
+	if (n > 0)
+	{
+		PmVerdict	verdict = {.outcome = PM_REFUSED, .error_code = 412};
+
+		failed = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+												   SPI_tuptable->tupdesc, 2,
+												   &isnull));
+		if (left < failed)
+			state->state = "blocked";
+		state->act = left < failed;
+		state->detail =
+			MemoryContextStrdup(context,
+								psprintf(INT64_FORMAT " messages failed within the last hour, for the Postmark account awaits approval: %s",
+										 n, spi_text(CurrentMemoryContext, 3)));
+		state->hint = MemoryContextStrdup(context, pm_api_hint(&verdict));
+		return;
+	}
+
+	values[0] = Int32GetDatum(number * PM_PRIORITIES);
+	pm_execute(&find_put_off, values, NULL, 1);
+	if (SPI_processed > 0)
+	{
+		const char *error = spi_text(CurrentMemoryContext, 1);
+		int			code = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+													   SPI_tuptable->tupdesc,
+													   2, &isnull));
+		TimestampTz created =
+			DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+											  SPI_tuptable->tupdesc, 3,
+											  &isnull));
+		bool		no_template = code == 1101 ||
+			strcmp(error, PM_NO_TEMPLATE_TEXT) == 0;
+		PmVerdict	verdict = {.outcome = no_template ? PM_NO_TEMPLATE : PM_UNAVAILABLE,
+		.http_status = 200, .error_code = code};
+
+		n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										SPI_tuptable->tupdesc, 4, &isnull));
+		if (left < created && left < now - LEFT_LATELY)
+			state->state = "backing_off";
+		state->act = no_template;
+		state->detail =
+			MemoryContextStrdup(context,
+								psprintf(INT64_FORMAT " messages wait to be tried again: %s",
+										 n, error));
+		state->hint = MemoryContextStrdup(context, pm_api_hint(&verdict));
+	}
 }
 
 /*
@@ -127,6 +360,9 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	char	   *reason = NULL;
 	Datum		values[1];
 	char	   *invalid = connector->invalid ? pstrdup(connector->invalid) : NULL;
+	int			number = connector->number;
+	double		rate = invalid ? 0 : connector->max_requests_per_second;
+	PmHealth	health;
 
 	memset(state, 0, sizeof(*state));
 	state->worker_pid = pm_worker_pid(MyDatabaseId);
@@ -155,6 +391,28 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 			state->hint = spi_text(context, 3);
 			state->flows = strcmp(kind, "blocked") != 0;
 			state->found_out = strcmp(kind, "running") != 0;
+			state->act = strcmp(kind, "blocked") == 0;
+		}
+		if (state->worker_pid != 0 && !invalid && token != NULL &&
+			(state->state == NULL || strcmp(state->state, "running") == 0) &&
+			pm_health(&health))
+		{
+			PmState		found = {.state = "running"};
+
+			MemoryContextSwitchTo(context);
+			if (explain_health(&found, &health) ||
+				explain_waiting(&found, &health, number, name, rate))
+				 /* worse than what was known */ ;
+			else if (state->detail == NULL)
+				explain_outcomes(&found, context, number, name);
+			if (found.detail)
+			{
+				state->state = found.state;
+				state->detail = found.detail;
+				state->hint = found.hint;
+				state->act = found.act;
+				state->flows = true;
+			}
 		}
 	}
 	pm_disconnect_owner(&scope);
@@ -181,6 +439,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 		state->detail = invalid ? invalid : explain_no_token(name);
 		state->hint = pstrdup(invalid ? "Use postmark_configure."
 							  : "Use postmark_set_token, or put the token into the token directory.");
+		state->act = true;
 		state->flows = false;
 	}
 	else if (state->worker_pid == 0)

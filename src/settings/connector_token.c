@@ -98,6 +98,24 @@ read_token_file(const char *name, char **problem)
 	return pstrdup(buf);
 }
 
+/*
+ * Why the token directory has no token for a connector's name, a palloc'd
+ * sentence; NULL if it has one, or if there is no such directory.
+ */
+char *
+pm_token_file_problem(const char *name)
+{
+	char	   *problem;
+	char	   *token;
+
+	if (pm_token_directory == NULL || *pm_token_directory == '\0')
+		return NULL;
+	token = read_token_file(name, &problem);
+	if (token)
+		pfree(token);
+	return problem;
+}
+
 static void
 raise_no_token(const char *name, const char *problem)
 {

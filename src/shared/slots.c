@@ -18,6 +18,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "shared/slots.h"
 #include "shared/wakeup.h"
 
@@ -25,6 +26,9 @@
 #define LAUNCHER_STARTS 5000
 
 static PmShared *shared = NULL;
+
+/* The slot of this process's own, if it is a worker */
+static PmSlot *our_slot = NULL;
 
 /* A slot for each process that could be a worker, and what is before them */
 static Size
@@ -115,6 +119,8 @@ pm_take_slot(Oid database)
 		memset(slot->quiet, 0, sizeof(slot->quiet));
 		slot->announced = false;
 		slot->answered = slot->changes;
+		memset(&slot->health, 0, sizeof(slot->health));
+		slot->health.woken_at = pm_common_us();
 		SpinLockRelease(&slot->mutex);
 		slot->database = database;
 	}
@@ -161,6 +167,8 @@ pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup)
 	int			i;
 
 	SpinLockAcquire(&slot->mutex);
+	if (slot->pending.reasons == 0)
+		slot->health.woken_at = pm_common_us();
 	slot->pending.reasons |= wakeup->reasons;
 	if (wakeup->reasons & (PM_WAKE_SETTINGS | PM_WAKE_RESUME))
 		slot->changes++;
@@ -264,6 +272,76 @@ pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet)
 	slot->announced = !may;
 	SpinLockRelease(&slot->mutex);
 	return may;
+}
+
+/* This process is the worker of the slot. */
+void
+pm_slot_is_ours(PmSlot *slot)
+{
+	our_slot = slot;
+}
+
+/* The worker begins a transaction. */
+void
+pm_health_begin(void)
+{
+	if (our_slot == NULL)
+		return;
+	SpinLockAcquire(&our_slot->mutex);
+	our_slot->health.busy_since = pm_common_us();
+	SpinLockRelease(&our_slot->mutex);
+}
+
+/*
+ * The worker has ended a transaction.
+ *
+ * what:  what it was to do, NULL if that is of no interest
+ * error: why it failed, fit to be shown; NULL if it committed
+ */
+void
+pm_health_end(const char *what, const char *error)
+{
+	PmHealth   *health;
+
+	if (our_slot == NULL)
+		return;
+	health = &our_slot->health;
+	SpinLockAcquire(&our_slot->mutex);
+	health->busy_since = 0;
+	if (what && error)
+	{
+		health->failed_at = pm_common_us();
+		if (health->failing_since == 0)
+			health->failing_since = health->failed_at;
+		strlcpy(health->what, what, sizeof(health->what));
+		strlcpy(health->error, error, sizeof(health->error));
+	}
+	else if (what && strcmp(what, health->what) == 0)
+		health->failing_since = 0;
+	SpinLockRelease(&our_slot->mutex);
+}
+
+/* How the worker of this database fares; false if there is none. */
+bool
+pm_health(PmHealth *health)
+{
+	PmSlot	   *slot;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	slot = pm_find_slot(MyDatabaseId);
+	if (slot && slot->proc == NULL)
+		slot = NULL;
+	if (slot)
+	{
+		SpinLockAcquire(&slot->mutex);
+		*health = slot->health;
+		SpinLockRelease(&slot->mutex);
+		health->waits_for = slot->proc->wait_event_info;
+	}
+	LWLockRelease(shared->lock);
+	return slot != NULL;
 }
 
 /* See that free_ids is at least "from", having been "known". */

@@ -32,6 +32,24 @@ typedef enum PmWorkerExit
 	PM_EXIT_STOPPED				/* was told to stop */
 } PmWorkerExit;
 
+/* Longest text of PmHealth, with its end */
+#define PM_HEALTH_TEXT	256
+
+/*
+ * How the transactions of a database's worker fare; times are as those of
+ * pm_common_us, 0 for never or none.
+ */
+typedef struct PmHealth
+{
+	int64		woken_at;		/* first of what it was woken for last */
+	int64		busy_since;		/* it is in a transaction */
+	uint32		waits_for;		/* meanwhile: a wait event, 0: none */
+	int64		failing_since;	/* none that does what this one did committed */
+	int64		failed_at;		/* the last one that failed */
+	char		what[64];		/* that was to do */
+	char		error[PM_HEALTH_TEXT];	/* why it failed, fit to be shown */
+} PmHealth;
+
 /* What a worker is told by the launcher, in bgw_extra */
 typedef struct PmWorkerArgs
 {
@@ -61,6 +79,7 @@ typedef struct PmSlot
 											 * pm_slot_may_sleep */
 	uint64		changes;		/* of settings, and resumes, so far */
 	uint64		answered;		/* of these it is known what came of them */
+	PmHealth	health;
 	pg_atomic_uint32 stop;		/* the worker is to end */
 	pg_atomic_uint64 free_ids;	/* from it on no id was given to a message; 0:
 								 * not known yet */
@@ -111,6 +130,10 @@ extern void pm_slot_answer(PmSlot *slot, uint64 changes);
 extern uint64 pm_slot_changes(PmSlot *slot);
 extern bool pm_slot_answered(PmSlot *slot, uint64 changes);
 extern bool pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet);
+extern void pm_slot_is_ours(PmSlot *slot);
+extern void pm_health_begin(void);
+extern void pm_health_end(const char *what, const char *error);
+extern bool pm_health(PmHealth *health);
 extern void pm_note_first(Oid database);
 extern bool pm_noted_first(Oid database);
 extern void pm_forget_first(Oid database);

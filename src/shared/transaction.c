@@ -23,6 +23,7 @@
 
 #include "base/clock.h"
 #include "base/owner.h"
+#include "shared/slots.h"
 #include "shared/transaction.h"
 
 /* A repeated error is logged again after, ms, doubling */
@@ -54,7 +55,14 @@ note_error(const ErrorData *error)
 {
 	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
-	if (error->message &&
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		strlcpy(last_error, "somebody has a table of the extension locked",
+				sizeof(last_error));
+	else if (error->constraint_name && error->table_name)
+		snprintf(last_error, sizeof(last_error),
+				 "constraint \"%s\" of table \"%s\" is violated",
+				 error->constraint_name, error->table_name);
+	else if (error->message &&
 		(error->sqlerrcode == ERRCODE_DATA_CORRUPTED ||
 		 error->sqlerrcode == ERRCODE_INDEX_CORRUPTED ||
 		 category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
@@ -121,6 +129,7 @@ pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
 	volatile bool ok = false;
 
 	*sqlstate = 0;
+	pm_health_begin();
 	PG_TRY();
 	{
 		PmOwnerScope scope;
@@ -149,6 +158,7 @@ pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
 
 		*sqlstate = error->sqlerrcode;
 		note_error(error);
+		pm_health_end(what, last_error);
 		pm_log_failure(what, error->sqlerrcode, error->message);
 		FreeErrorData(error);
 	}
@@ -156,6 +166,9 @@ pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
 	MemoryContextSwitchTo(context);
 
 	if (ok)
+	{
+		pm_health_end(what, NULL);
 		pgstat_report_stat(false);
+	}
 	return ok;
 }

@@ -43,7 +43,7 @@
 #define REFUSALS_IN_A_ROW	10
 
 /* How often to look for a token file, ms */
-#define TOKEN_DELAY			10000
+#define TOKEN_DELAY			1000
 
 static PmChannel **channels = NULL;
 static int	nchannels = 0;
@@ -753,6 +753,19 @@ pm_channels_mended(void)
 		drop_text(&channel->damage);
 		channel->trouble_dirty = true;
 	}
+}
+
+/*
+ * Nothing of the channel is on its way.  If nothing is to be sent either, what
+ * its trouble was is past: there may not be a request that shows it for a long
+ * time.
+ */
+void
+pm_channel_rested(PmChannel *channel, PmMoment now)
+{
+	if (channel->trouble && channel->state == PM_OPEN &&
+		!channel->trouble_dirty && !pm_channel_can_claim(channel, now))
+		say_trouble(channel, NULL, "");
 }
 
 /*

@@ -142,6 +142,7 @@ extern void pm_channel_search_failed(PmChannel *channel,
 extern void pm_channel_no_token(PmChannel *channel);
 extern void pm_channel_damaged(PmChannel *channel, const char *what);
 extern void pm_channels_mended(void);
+extern void pm_channel_rested(PmChannel *channel, PmMoment now);
 extern void pm_channel_tick(PmChannel *channel, PmMoment now);
 extern bool pm_channel_can_claim(PmChannel *channel, PmMoment now);
 extern PmMoment pm_channel_next(PmChannel *channel, PmMoment now);

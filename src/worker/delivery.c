@@ -273,6 +273,28 @@ advance_jobs(PmMoment now)
 	}
 }
 
+/* Look which channels have nothing on its way, and nothing to send. */
+static void
+see_who_rests(PmMoment now)
+{
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+		bool		busy = false;
+		dlist_iter	iter;
+
+		if (channel->trouble == NULL || channel->connector == NULL)
+			continue;
+		dlist_foreach(iter, pm_jobs())
+			if (dlist_container(PmJob, node, iter.cur)->channel == channel)
+				busy = true;
+		if (!busy)
+			pm_channel_rested(channel, now);
+	}
+}
+
 /* When there is something to do without anything happening. */
 static PmMoment
 next_turn(PmMoment now)
@@ -356,6 +378,7 @@ pm_delivery_turn(void)
 		run_turn();
 	advance_jobs(now);
 	pm_channels_mended();
+	see_who_rests(now);
 
 	if (pm_sweep_keep(now))
 		ConditionVariableBroadcast(&slot->finished);

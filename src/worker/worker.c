@@ -193,6 +193,7 @@ attach(int index)
 		LWLockRelease(shared->lock);
 		proc_exit(0);
 	}
+	pm_slot_is_ours(slot);
 	slot->proc = MyProc;
 	slot->pid = MyProcPid;
 	LWLockRelease(shared->lock);
