@@ -102,7 +102,10 @@ foreach my $format ('plain', 'custom')
 		"$format: settings and templates are as they were");
 	is( $node->safe_psql($restored, 'SELECT count(*) FROM postmark_messages'),
 		0, "$format: without messages");
-	is( $node->safe_psql($restored, 'SELECT count(*) FROM postmark_secrets'),
+	# the worker there makes keys for codes, of its own
+	my $keys = $node->sql(q{SELECT string_agg(quote_literal(code_key::text), ',') FROM postmark_secrets});
+	is( $node->safe_psql($restored, "SELECT count(*) FROM postmark_secrets"
+			  . " WHERE server_token IS NOT NULL OR webhook_secret IS NOT NULL OR code_key::text IN ($keys)"),
 		0, "$format: without secrets");
 	ok($node->wait_worker($restored), "$format: it has a worker");
 
@@ -172,7 +175,7 @@ is( PostmarkExtra::error_of($node, $configure, database => 'files')
 	  ->{sqlstate},
 	'',
 	'with a file the configuration needs no token');
-is($node->safe_psql('files', 'SELECT count(*) FROM postmark_secrets'),
+is($node->safe_psql('files', 'SELECT count(*) FROM postmark_secrets WHERE server_token IS NOT NULL'),
 	0, 'which is not stored');
 $node->wait_worker('files');
 is( $node->safe_psql(
