@@ -246,6 +246,7 @@ pm_channels_load(void)
 			channel->token = keep_text(token);
 		}
 		channel->sweep_at = now;
+		channel->report = true;
 		note_settings(channel, now);
 
 		/* Deferred for want of a template, perhaps: look at them */
@@ -704,6 +705,8 @@ pm_channel_no_token(PmChannel *channel)
 {
 	PmMoment	now = pm_moment();
 
+	if (channel->state != PM_NO_TOKEN)
+		channel->report = true;
 	channel->state = PM_NO_TOKEN;
 	channel->sweep_at = Min(channel->sweep_at, now);
 	channel->retry_at = PM_NEVER;

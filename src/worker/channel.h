@@ -103,6 +103,8 @@ typedef struct PmChannel
 	bool		trouble_dirty;	/* the row is to be written or taken away */
 	char	   *trouble;		/* what it is to say, NULL: nothing */
 	char	   *trouble_hint;
+	bool		report;			/* its state may have changed */
+	char		reported[16];	/* the state that the log says, or "" */
 	char	   *damage;			/* a table that cannot be used, NULL: none */
 
 	PmMoment	sweep_at;		/* when to look for expired messages while it

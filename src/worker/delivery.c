@@ -33,6 +33,7 @@
 #include "worker/probe.h"
 #include "worker/pulse.h"
 #include "worker/queue_space.h"
+#include "worker/report.h"
 #include "worker/scan.h"
 #include "worker/share.h"
 #include "worker/store.h"
@@ -379,6 +380,7 @@ pm_delivery_turn(void)
 	advance_jobs(now);
 	pm_channels_mended();
 	see_who_rests(now);
+	pm_report_states();
 
 	if (pm_sweep_keep(now))
 		ConditionVariableBroadcast(&slot->finished);

@@ -120,7 +120,9 @@ is_due(const PmJob *job, PmMoment now)
 static void
 stored(PmJob *job)
 {
+	PmChannel  *channel = job->channel;
 	Size		size = 0;
+	bool		put_off = false;
 	int			i;
 
 	if (job->store_failures > 0)
@@ -138,9 +140,14 @@ stored(PmJob *job)
 		PmMessage  *m = &job->batch->messages[i];
 
 		size += m->size;
+		if (m->disposal == PM_DEFER || m->error_code == 412)
+			put_off = true;
 		if (m->disposal == PM_FINISH)
 			pm_house_finished(m);
 	}
+	if (channel->reported[0] != '\0' &&
+		(strcmp(channel->reported, "running") != 0 || put_off))
+		channel->report = true;
 	pm_space_used(size);
 	if (job->state == PM_JOB_SPLIT)
 		pm_job_drop(job);
@@ -271,6 +278,7 @@ troubles_stored(void)
 		if (!channel->trouble_dirty)
 			continue;
 		channel->trouble_dirty = false;
+		channel->report = true;
 		channel->trouble_shown = channel->trouble || channel->damage;
 	}
 }

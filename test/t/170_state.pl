@@ -195,6 +195,29 @@ append_to_file("$directory/filed", $PostmarkCluster::TOKEN);
 ok($node->wait_finished, 'a token file that comes: the message is sent');
 wait_well('a token file', 'filed');
 
+#
+# The log
+#
+
+my $log = PostmarkExtra::log_since($node, 0);
+foreach my $line (
+	'WARNING:  postmark_connector: connector "default" of database "postgres" is blocked',
+	'LOG:  postmark_connector: connector "default" of database "postgres" is backing_off',
+	'LOG:  postmark_connector: connector "default" of database "postgres" is running',
+	'WARNING:  postmark_connector: connector "filed" of database "postgres" is unconfigured',
+	'WARNING:  postmark_connector: connector "odd" of database "postgres" is backing_off')
+{
+	like($log, qr/\Q$line\E\n/, "the log has: $line");
+}
+my %last;
+my $repeated = 0;
+while ($log =~ /postmark_connector: connector "(\w+)" of database "postgres" is (\w+)/g)
+{
+	$repeated++ if ($last{$1} // '') eq $2;
+	$last{$1} = $2;
+}
+is($repeated, 0, 'the log says no state twice in a row');
+
 $node->accounted('each message arrived once', only => qr/^q/);
 
 done_testing();
