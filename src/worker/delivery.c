@@ -414,6 +414,30 @@ pm_delivery_decided(void)
 	return true;
 }
 
+/*
+ * What is under way, in words, for pg_stat_activity; "" if nothing is.
+ *
+ * text: room for "size" bytes, into which what fits is written
+ */
+void
+pm_delivery_activity(char *text, Size size)
+{
+	Size		len = 0;
+	int			i;
+
+	text[0] = '\0';
+	for (i = 0; i < pm_channel_count() && len < size; i++)
+	{
+		PmChannel  *channel = pm_channel(i);
+
+		if (channel->in_flight > 0)
+			len += snprintf(text + len, size - len,
+							"%s %d request%s of connector %s",
+							len > 0 ? "," : "sending", channel->in_flight,
+							channel->in_flight == 1 ? "" : "s", channel->name);
+	}
+}
+
 /* Whether the database is a copy of another one, as far as is known. */
 bool
 pm_delivery_is_copy(void)

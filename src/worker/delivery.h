@@ -22,6 +22,7 @@ extern void pm_delivery_clock(void);
 extern void pm_delivery_wake(const PmWakeup *wakeup);
 extern PmMoment pm_delivery_turn(void);
 extern bool pm_delivery_decided(void);
+extern void pm_delivery_activity(char *text, Size size);
 extern bool pm_delivery_is_copy(void);
 
 #endif							/* PM_DELIVERY_H */

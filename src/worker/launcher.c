@@ -394,6 +394,7 @@ postmark_launcher_main(Datum arg)
 			pm_free_slot(&shared->slots[i]);
 	}
 
+	pgstat_report_activity(STATE_IDLE, "seeing to databases");
 	for (;;)
 	{
 		PmMoment	next;

@@ -243,6 +243,25 @@ leave_copy(void)
 	leave(PM_EXIT_COPIED);
 }
 
+/* Say in pg_stat_activity what this worker does, where that has changed. */
+static void
+report_activity(void)
+{
+	static char shown[256] = "";
+	static bool ever = false;
+	char		text[sizeof(shown)];
+
+	pm_delivery_activity(text, sizeof(text));
+	if (ever && strcmp(text, shown) == 0)
+		return;
+	ever = true;
+	strlcpy(shown, text, sizeof(shown));
+	if (text[0] != '\0')
+		pgstat_report_activity(STATE_RUNNING, text);
+	else
+		pgstat_report_activity(STATE_IDLE, "waiting for messages");
+}
+
 /* Act on what was left in the slot. */
 static void
 take_wakeup(Oid *extension)
@@ -346,6 +365,7 @@ postmark_worker_main(Datum arg)
 			timeout = pm_ms_until(next);
 		if (timeout < 0 || timeout > LONG_SLEEP)
 			pgstat_report_stat(true);
+		report_activity();
 		pm_pulse_sleep(timeout);
 		pm_http_wait(timeout, pm_wait_event(PM_WAIT_WORKER_MAIN));
 	}

@@ -196,6 +196,24 @@ ok($node->wait_finished, 'a token file that comes: the message is sent');
 wait_well('a token file', 'filed');
 
 #
+# pg_stat_activity
+#
+
+ok( $node->poll_query_until('postgres', q(
+SELECT string_agg(backend_type || ': ' || state || ', ' || query, '; ' ORDER BY backend_type)
+	= 'postmark_connector launcher: idle, seeing to databases; postmark_connector worker: idle, waiting for messages'
+FROM pg_stat_activity WHERE backend_type LIKE 'postmark%')),
+	'pg_stat_activity says that launcher and worker are idle');
+my $hold = $sandbox->rule(path => '/email*', times => 1, action => { latency => 4 });
+queue(1);
+ok( $node->poll_query_until('postgres', q(
+SELECT state = 'active' AND query = 'sending 1 request of connector default'
+FROM pg_stat_activity WHERE backend_type = 'postmark_connector worker')),
+	'pg_stat_activity says what the worker sends');
+$sandbox->clear_rules($hold);
+ok($node->wait_finished, 'it is sent');
+
+#
 # The log
 #
 
