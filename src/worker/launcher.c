@@ -58,8 +58,11 @@
 /* Without a free worker slot it is tried again after, ms */
 #define NO_SLOT_DELAY		10000
 
-/* Workers that may be starting at the same time */
-#define MAX_STARTING		4
+/*
+ * Workers that may be starting at the same time: more would be there sooner, but
+ * the first sessions later.
+ */
+#define MAX_STARTING		8
 
 /* pg_database.datconnlimit of one whose creation or removal was cut off */
 #ifndef DATCONNLIMIT_INVALID_DB

@@ -99,6 +99,17 @@ class Cluster:
                 conf.write(f"{name} = '{value}'\n")
         return cluster
 
+    @classmethod
+    def standby(cls, primary, directory):
+        """Make one that streams from another, which runs; it is not started."""
+        cluster = cls(primary.bindir, directory)
+        os.mkdir(directory)
+        cluster.call('pg_basebackup', '-D', cluster.data, '-c', 'fast', '-R',
+                     '-d', primary.database('postgres').dsn)
+        with open(os.path.join(cluster.data, 'postgresql.conf'), 'a', encoding='utf-8') as conf:
+            conf.write(f"unix_socket_directories = '{directory}'\n")
+        return cluster
+
     def call(self, program, *args):
         done = subprocess.run([os.path.join(self.bindir, program), *args], check=False,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

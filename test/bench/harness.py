@@ -147,6 +147,26 @@ class Bench:
         finally:
             cluster.remove()
 
+    @contextlib.contextmanager
+    def standby_of(self, primary):
+        """A synchronous standby of a cluster that runs, until the block's end."""
+        self.clusters += 1
+        standby = Cluster.standby(primary, os.path.join(self.scratch, f'cluster{self.clusters}'))
+        try:
+            standby.start()
+            admin = primary.database('postgres')
+            admin.run("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            admin.run('SELECT pg_reload_conf()')
+            until(lambda: admin.run("SELECT count(*) FROM pg_stat_replication"
+                                    " WHERE sync_state = 'sync'") == [(1,)],
+                  what='a synchronous standby')
+            yield standby
+            admin.run('ALTER SYSTEM RESET synchronous_standby_names')
+            admin.run('SELECT pg_reload_conf()')
+            admin.close()
+        finally:
+            standby.remove()
+
     # -- settings ------------------------------------------------------
 
     def setting(self, **settings):

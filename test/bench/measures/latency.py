@@ -86,6 +86,63 @@ def measure_latency(bench):
 
 
 # ----------------------------------------------------------------------
+# COMMIT to request with a synchronous standby
+# ----------------------------------------------------------------------
+
+PACE = 0.05         # s from one commit to the next
+
+
+def stream(bench, database, count):
+    """Of singles that are committed at a steady pace, whatever the worker is
+    at, the times in ms: from just before COMMIT is sent until the request that
+    has it was received, and all of COMMIT."""
+    session = database.connect()
+    committed, done = {}, []
+    bench.postmark.reset()
+    with session.cursor() as cursor:
+        cursor.execute("PREPARE enqueue (text) AS SELECT postmark_enqueue($1, 'SignIn', '493021')")
+        for number in range(WARM_UP + count):
+            to = f'user{number}@example.com'
+            cursor.execute('BEGIN')
+            cursor.execute('EXECUTE enqueue (%s)', (to,))
+            begun = time.monotonic_ns()
+            cursor.execute('COMMIT')
+            done.append((time.monotonic_ns() - begun) / 1e6)
+            committed[to] = begun
+            time.sleep(max(0, PACE - (time.monotonic_ns() - begun) / 1e9))
+    session.close()
+    bench.postmark.wait(WARM_UP + count)
+    requests = {r['first_to']: r['received_ns'] for r in bench.postmark.requests()}
+    # Of a message that shares a request with an earlier one the server tells
+    # no more than that: it has waited for at most as long as that one.
+    took, received = [], None
+    for to, begun in committed.items():
+        received = requests.get(to, received)
+        took.append((received - begun) / 1e6)
+    return took[WARM_UP:], done[WARM_UP:]
+
+
+@measure('sync_standby', 'from COMMIT to the request, with a synchronous standby', order=33)
+def measure_sync_standby(bench):
+    count = bench.size(1000)
+    with bench.second_cluster(shared_preload_libraries='postmark_connector') as primary:
+        primary.start()
+        database = primary.database('postgres')
+        database.configure()
+        with bench.standby_of(primary):
+            took, done = stream(bench, database, count)
+        database.close()
+    for percent, allowed in ((50, 1), (99, 5)):
+        commit = percentile(done, percent)
+        bench.report(f'sync_standby_p{percent}', f'COMMIT to request received, p{percent}',
+                     percentile(took, percent), unit='ms', better='lower',
+                     target=allowed + 2 * commit, target_kind='at most',
+                     note=f'{count} singles, {1 / PACE:.0f} a second; two commits wait for the standby one'
+                     f' after the other, so the target is {allowed} ms and twice the p{percent} of COMMIT as'
+                     f' the client sees it: {commit:.2f} ms')
+
+
+# ----------------------------------------------------------------------
 # postmark_send
 # ----------------------------------------------------------------------
 
