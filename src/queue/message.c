@@ -144,17 +144,19 @@ postmark_wait(PG_FUNCTION_ARGS)
 
 /*
  * Whether anything up to "upto" is unfinished.  *stuck becomes the number of a
- * connector that has such messages and does not flow, 0 if there is none, and
- * *state its state; "changes" is as for pm_slot_answered.
+ * connector that has such messages and does not flow, 0 if there is none; *slow
+ * that of one which flows, but is not running.  *state becomes the state of the
+ * former, or else of the latter; "changes" is as for pm_slot_answered.
  */
 static bool
 unfinished(int64 upto, TimestampTz due, uint64 changes, int *stuck,
-		   PmState *state)
+		   int *slow, PmState *state)
 {
+	PmState		found;
 	bool		result = false;
 	int			i;
 
-	*stuck = 0;
+	*stuck = *slow = 0;
 	for (i = 0; pm_connectors(i) != NULL && *stuck == 0; i++)
 	{
 		int			number = pm_connectors(i)->number;
@@ -172,9 +174,14 @@ unfinished(int64 upto, TimestampTz due, uint64 changes, int *stuck,
 		/* In this order: what is answered then is in the state */
 		slot = pm_find_slot(MyDatabaseId);
 		answered = slot == NULL || pm_slot_answered(slot, changes);
-		pm_connector_state(connector, state);
-		if (!state->flows && (answered || !state->found_out))
+		pm_connector_state(connector, &found);
+		if (!found.flows && (answered || !found.found_out))
 			*stuck = number;
+		else if (*slow == 0 && strcmp(found.state, "running") != 0)
+			*slow = number;
+		else
+			continue;
+		*state = found;
 	}
 	return result;
 }
@@ -211,6 +218,7 @@ postmark_flush(PG_FUNCTION_ARGS)
 	int			stuck;
 	int64		upto;
 	bool		done;
+	int			slow;
 
 	if (pm_transaction_queued())
 		ereport(ERROR,
@@ -223,13 +231,13 @@ postmark_flush(PG_FUNCTION_ARGS)
 	for (;;)
 	{
 		slot = hear_worker();
-		done = !unfinished(upto, due, changes, &stuck, &state);
+		done = !unfinished(upto, due, changes, &stuck, &slow, &state);
 		if (done || stuck != 0 || pm_moment() >= end)
 			break;
 		sleep_until(slot, end);
 	}
 	ConditionVariableCancelSleep();
-	if (stuck != 0)
-		say_stuck(stuck, &state);
+	if (!done && (stuck != 0 || slow != 0))
+		say_stuck(stuck != 0 ? stuck : slow, &state);
 	PG_RETURN_BOOL(done);
 }

@@ -61,6 +61,12 @@ $node->sql(
 queue(2);
 ok( wait_state_saying('backing_off', 'constraint "odd" of table', 'log'),
 	'a constraint that somebody added: the state names it');
+my ($code, $out, $err) =
+  $node->psql('postgres', "SELECT postmark_flush('10ms')");
+like(
+	$err,
+	qr/connector "default" does not send: its state is backing_off\nDETAIL:.*constraint "odd"/,
+	'a flush that times out says which connector does not send');
 $node->sql('ALTER TABLE postmark_intents DROP CONSTRAINT odd');
 ok($node->wait_finished, 'a constraint: all is sent once it is gone');
 wait_well('a constraint');
