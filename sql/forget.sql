@@ -33,6 +33,7 @@ CREATE FUNCTION test.event(kind text, id bigint, more jsonb) RETURNS jsonb LANGU
 $$;
 SELECT test.event('Bounce', :sent, '{"Type": "HardBounce", "Inactive": true, "BouncedAt": "2026-03-01T12:00:00Z"}') AS bounce \gset
 SELECT postmark_webhook(:'bounce', '0123456789abcdef-one');
+SELECT postmark_pause('other');
 SELECT postmark_webhook('{"RecordType": "SubscriptionChange", "Recipient": "ann@example.com", "ChangedAt": "2026-03-01T12:00:00Z", "SuppressSending": true}',
 	'0123456789abcdef-one', 'other');
 SELECT postmark_pause();

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/catalog.h"
 #include "base/clock.h"
 #include "feedback/event.h"
 #include "feedback/feedback_store.h"
@@ -68,7 +69,8 @@ next_body(void *arg)
 	char	   *stream;
 	char	   *address;
 
-	if (!pm_inquiry_next(question->channel->name, &stream, &address))
+	if (!pm_extension_present() ||
+		!pm_inquiry_next(question->channel->name, &stream, &address))
 		return;
 	question->stream = MemoryContextStrdup(question->context, stream);
 	question->address = MemoryContextStrdup(question->context, address);
