@@ -31,6 +31,7 @@
 #include "utils/guc_tables.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/ps_status.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
@@ -243,6 +244,21 @@ leave_copy(void)
 	leave(PM_EXIT_COPIED);
 }
 
+/* The process's title names the database; the postmaster knew its number. */
+static void
+show_title(void)
+{
+	char	   *name;
+	char		title[BGW_MAXLEN + NAMEDATALEN];
+
+	StartTransactionCommand();
+	name = get_database_name(MyDatabaseId);
+	snprintf(title, sizeof(title), "%s for database %s",
+			 MyBgworkerEntry->bgw_type, name ? name : "?");
+	CommitTransactionCommand();
+	init_ps_display(title);
+}
+
 /* Say in pg_stat_activity what this worker does, where that has changed. */
 static void
 report_activity(void)
@@ -313,6 +329,7 @@ postmark_worker_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(slot->database, InvalidOid, 0);
 	pin_settings();
 	cache_conversion();
+	show_title();
 	if (!extension_present(&extension))
 		leave(PM_EXIT_NO_EXTENSION);
 

@@ -210,6 +210,15 @@ SELECT string_agg(backend_type || ': ' || state || ', ' || query, '; ' ORDER BY 
 	= 'postmark_connector launcher: idle, seeing to databases; postmark_connector worker: idle, waiting for messages'
 FROM pg_stat_activity WHERE backend_type LIKE 'postmark%')),
 	'pg_stat_activity says that launcher and worker are idle');
+SKIP:
+{
+	my $pid = $node->worker_pid;
+	my $title = -r "/proc/$pid/cmdline" ? slurp_file("/proc/$pid/cmdline") : '';
+
+	skip 'no /proc', 1 if $title eq '';
+	like($title, qr/postmark_connector worker for database postgres\b/,
+		"the worker's title names its database");
+}
 my $hold = $sandbox->rule(path => '/email*', times => 1, action => { latency => 4 });
 queue(1);
 ok( $node->poll_query_until('postgres', q(
