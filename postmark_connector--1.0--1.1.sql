@@ -327,6 +327,56 @@ SELECT h.id, h.connector, h.email, h.usage_type, h.locale,
 FROM @extschema@.postmark_history h
 	LEFT JOIN @extschema@.postmark_outcomes o ON o.id = h.id AND o.created_at = h.created_at;
 
+CREATE OR REPLACE VIEW @extschema@.postmark_status AS
+SELECT s.connector, st.state, st.detail, st.hint,
+	q.n - coalesce(f.hot, 0) AS queued,
+	d.n - coalesce(f.deferred, 0) AS deferred,
+	coalesce(f.hot, 0) + coalesce(f.deferred, 0) AS in_flight,
+	pg_catalog.now() - least(q.oldest, d.oldest) AS oldest_age,
+	h.sent AS sent_last_hour,
+	h.failed AS failed_last_hour,
+	(SELECT l.finished_at FROM @extschema@.postmark_history l
+	 WHERE l.connector = s.connector AND l.status IN ('sent', 'delivered', 'bounced', 'complained')
+	 ORDER BY l.finished_at DESC LIMIT 1) AS last_sent_at,
+	coalesce(t.detail,
+		(SELECT l.last_error FROM @extschema@.postmark_history l
+		 WHERE l.connector = s.connector
+			AND l.finished_at > pg_catalog.now() - interval '1 hour'
+			AND l.last_error IS NOT NULL
+		 ORDER BY l.finished_at DESC LIMIT 1)) AS last_error,
+	st.worker_pid,
+	o.delivered AS delivered_last_hour,
+	o.bounced AS bounced_last_hour,
+	o.complained AS complained_last_hour
+FROM @extschema@.postmark_settings s
+	CROSS JOIN LATERAL @extschema@.postmark_state(s.connector) st
+	LEFT JOIN @extschema@.postmark_trouble t ON t.connector = s.connector
+	CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n, pg_catalog.min(created_at) AS oldest
+		FROM @extschema@.postmark_queue
+		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) q
+	CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n, pg_catalog.min(created_at) AS oldest
+		FROM @extschema@.postmark_deferred
+		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) d
+	CROSS JOIN LATERAL (SELECT
+			pg_catalog.sum(pg_catalog.cardinality(ids)) FILTER (WHERE NOT deferred) AS hot,
+			pg_catalog.sum(pg_catalog.cardinality(ids)) FILTER (WHERE deferred) AS deferred
+		FROM @extschema@.postmark_intents
+		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) f
+	CROSS JOIN LATERAL (SELECT
+			pg_catalog.count(*) FILTER (WHERE status IN ('sent', 'delivered', 'bounced', 'complained')) AS sent,
+			pg_catalog.count(*) FILTER (WHERE status IN ('failed', 'expired', 'suppressed')) AS failed
+		FROM @extschema@.postmark_history
+		WHERE connector = s.connector
+			AND finished_at > pg_catalog.now() - interval '1 hour') h
+	CROSS JOIN LATERAL (SELECT
+			pg_catalog.count(*) FILTER (WHERE f.status = 'delivered') AS delivered,
+			pg_catalog.count(*) FILTER (WHERE f.status = 'bounced') AS bounced,
+			pg_catalog.count(*) FILTER (WHERE f.status = 'complained') AS complained
+		FROM @extschema@.postmark_history m
+			JOIN @extschema@.postmark_outcomes f ON f.id = m.id AND f.created_at = m.created_at
+		WHERE m.connector = s.connector
+			AND m.finished_at > pg_catalog.now() - interval '1 hour') o;
+
 -- ----------------------------------------------------------------------
 -- Nothing for anybody but the owner, also where ALTER DEFAULT PRIVILEGES would
 -- give it: of what this version adds, for what was given of 1.0's objects

@@ -79,6 +79,7 @@ SELECT test.post(test.event('SubscriptionChange', 'emil@EXAMPLE.com', '2026-03-0
 SELECT test.post(test.event('Bounce', 'fay@example.com', '2026-03-01 12:00+00', '{"TypeCode": 4096, "Type": null}'));
 SELECT email, status, delivered_at AT TIME ZONE 'UTC' AS delivered_at, feedback FROM postmark_messages ORDER BY id;
 SELECT connector, message_stream, email, reason, origin, since AT TIME ZONE 'UTC' FROM postmark_suppressions ORDER BY email COLLATE "C";
+SELECT sent_last_hour, delivered_last_hour, bounced_last_hour, complained_last_hour FROM postmark_status;
 -- a delivery after a soft bounce; the same again, and an older one, change nothing
 SELECT test.post(test.event('Delivery', 'fay@example.com', '2026-03-01 12:00:01+00'));
 SELECT f.ctid AS place FROM postmark_feedback f JOIN postmark_messages m USING (id) WHERE email ~ '^fay' \gset
