@@ -283,6 +283,12 @@ CREATE FUNCTION @extschema@.postmark_webhook(event jsonb, secret text DEFAULT NU
 COMMENT ON FUNCTION @extschema@.postmark_webhook(jsonb, text, text) IS
 	'take an event that Postmark posted to the application; false: its kind does not concern us';
 
+CREATE FUNCTION @extschema@.postmark_unlock(email text, connector text DEFAULT 'default')
+	RETURNS boolean
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_unlock(text, text) IS
+	'take back the failed attempts of an address; true if there were any';
+
 CREATE FUNCTION @extschema@.postmark_unsuppress(email text, connector text DEFAULT 'default')
 	RETURNS boolean
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -390,7 +396,7 @@ DECLARE
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
 		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',
-		'postmark_stats', 'postmark_stats_reset', 'postmark_unsuppress', 'postmark_settings_row'
+		'postmark_stats', 'postmark_stats_reset', 'postmark_unsuppress', 'postmark_unlock', 'postmark_settings_row'
 	];
 	object record;
 BEGIN

@@ -173,3 +173,27 @@ SELECT * FROM test.attempt($$INSERT INTO test.signup VALUES ('a@t.example', 'de'
 SELECT relname, relacl FROM pg_class WHERE relname IN ('postmark_codes', 'postmark_sends', 'postmark_attempts') ORDER BY 1;
 SELECT count(*) FROM pg_extension e, unnest(extconfig) c
 WHERE extname = 'postmark_connector' AND c IN ('postmark_codes'::regclass, 'postmark_sends'::regclass, 'postmark_attempts'::regclass);
+
+--
+-- Failed attempts taken back
+--
+SELECT postmark_configure(test.config('{"codeMaxAttempts": 2, "verifyLimit": 3}'));
+SELECT postmark_issue_code('unlock@example.com', 'SignIn') IS NOT NULL;
+CREATE FUNCTION test.guess() RETURNS text LANGUAGE sql AS $$
+	SELECT public.postmark_verify_code('unlock@example.com', 'SignIn', guess)
+	FROM (VALUES ('000000'), ('000001'), ('000002'), ('000003')) v (guess)
+	WHERE guess <> (SELECT m #>> '{Request,TemplateModel,code}' FROM jsonb_array_elements(test.sandbox('GET', 'messages?recipient=unlock@example.com') -> 'messages') m)
+	LIMIT 1
+$$;
+SELECT postmark_flush();
+SELECT test.guess(), test.guess();
+SELECT test.guess();
+SELECT postmark_unlock('UNLOCK@example.com');
+SELECT postmark_unlock('unlock@example.com');
+SELECT test.guess(), test.guess();
+SELECT test.guess();
+SELECT postmark_unlock('unlock@example.com');
+SELECT postmark_verify_code('unlock@example.com', 'SignIn', m #>> '{Request,TemplateModel,code}')
+FROM jsonb_array_elements(test.sandbox('GET', 'messages?recipient=unlock@example.com') -> 'messages') m;
+SELECT test.attempt($$SELECT postmark_unlock('no address')$$);
+SELECT test.attempt($$SELECT postmark_unlock('ann@example.com', 'nobody')$$);

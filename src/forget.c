@@ -27,10 +27,9 @@
 #include "base/text.h"
 #include "codes/attempts.h"
 #include "codes/code_secret.h"
-#include "codes/code_store.h"
+#include "codes/code_unlock.h"
 #include "feedback/forgotten.h"
 #include "queue/queue_session.h"
-#include "settings/code_key.h"
 #include "settings/config_store.h"
 #include "settings/recipient_policy.h"
 
@@ -61,11 +60,6 @@ static PmStatement forget_codes = {
 	1, {TEXTOID}
 };
 
-/* Keeps the worker from storing counters until they are gone everywhere */
-static PmStatement lock_attempts = {
-	"LOCK TABLE @.postmark_attempts IN SHARE ROW EXCLUSIVE MODE",
-};
-
 #define DELETED(table) \
 	"WITH gone AS (DELETE FROM @." table " WHERE address" PM_EQ "$1 RETURNING 1)" \
 	" SELECT pg_catalog.count(*) FROM gone"
@@ -73,12 +67,6 @@ static PmStatement lock_attempts = {
 static PmStatement forget_sends = {DELETED("postmark_sends"), 1, {TEXTOID}};
 static PmStatement forget_suppressed = {DELETED("postmark_suppressed"), 1, {TEXTOID}};
 static PmStatement forget_inquiries = {DELETED("postmark_inquiries"), 1, {TEXTOID}};
-
-static PmStatement forget_counter = {
-	"WITH gone AS (DELETE FROM @.postmark_attempts WHERE counter" PM_EQ "$1"
-	" RETURNING 1) SELECT pg_catalog.count(*) FROM gone",
-	1, {BYTEAOID}
-};
 
 /* Run one of the above, whatever the transaction's snapshot. */
 static int64
@@ -126,19 +114,6 @@ cancel_unsent(const char *address)
 	return left;
 }
 
-/* Take a counter away, where it is counted and where it is stored. */
-static int64
-forget_counter_of(char kind, const unsigned char *hmac)
-{
-	bytea	   *name = palloc(VARHDRSZ + PM_COUNTER_NAME);
-
-	SET_VARSIZE(name, VARHDRSZ + PM_COUNTER_NAME);
-	*VARDATA(name) = kind;
-	memcpy(VARDATA(name) + 1, hmac, PM_COUNTER_NAME - 1);
-	pm_attempts_remove((unsigned char *) VARDATA(name));
-	return run(&forget_counter, PointerGetDatum(name));
-}
-
 /* The codes of an address, and the counters of failed attempts at them. */
 static int64
 forget_codes_of(const char *address)
@@ -148,6 +123,7 @@ forget_codes_of(const char *address)
 	uint64		ncodes;
 	int64		n;
 	uint64		i;
+	bool		counted;
 
 	values[0] = CStringGetTextDatum(address);
 	pm_execute_now(&forget_codes, values, false);
@@ -161,8 +137,9 @@ forget_codes_of(const char *address)
 														 &isnull));
 
 		if (VARSIZE_ANY_EXHDR(hmac) == PM_CODE_HMAC)
-			n += forget_counter_of(PM_COUNTER_CODE,
-								   (unsigned char *) VARDATA_ANY(hmac));
+			n += pm_counter_forget(PM_COUNTER_CODE,
+								   (unsigned char *) VARDATA_ANY(hmac),
+								   &counted);
 	}
 	return n;
 }
@@ -172,20 +149,12 @@ static int64
 forget_counters(const char *address)
 {
 	int64		n = 0;
+	bool		counted;
 	int			i;
 
 	for (i = 0; pm_connectors(i) != NULL; i++)
-	{
-		const char *connector = pm_connectors(i)->name;
-		unsigned char key[PM_CODE_KEY];
-		unsigned char hmac[PM_CODE_HMAC];
-
-		if (!pm_code_key(connector, false, key))
-			continue;
-		pm_address_hmac(key, connector, address, hmac);
-		explicit_bzero(key, sizeof(key));
-		n += forget_counter_of(PM_COUNTER_ADDRESS, hmac);
-	}
+		n += pm_address_counter_forget(pm_connectors(i)->name, address,
+									   &counted);
 	return n;
 }
 
@@ -221,7 +190,7 @@ postmark_forget(PG_FUNCTION_ARGS)
 	pm_connect_owner(&scope);
 	argument = CStringGetTextDatum(address);
 	n = run(&forget_history, argument);
-	pm_execute(&lock_attempts, NULL, NULL, 0);
+	pm_counters_lock();
 	n += forget_counters(address);
 	n += forget_codes_of(address);
 	n += run(&forget_sends, argument);

@@ -501,19 +501,22 @@ pm_attempts_stored(const PmAttempts *attempts, int n)
  * worker from storing it meanwhile.
  *
  * name: PM_COUNTER_NAME bytes
+ *
+ * Returns whether there was one.
  */
-void
+bool
 pm_attempts_remove(const unsigned char *name)
 {
 	AttemptsEntry *entry;
 
 	if (table == NULL)
-		return;
+		return false;
 	LWLockAcquire(table_lock, LW_EXCLUSIVE);
 	entry = find(name);
 	if (entry)
 		take_away(entry);
 	LWLockRelease(table_lock);
+	return entry != NULL;
 }
 
 /*

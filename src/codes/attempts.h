@@ -78,7 +78,7 @@ extern int	pm_attempts_collect(PmAttempts *attempts, int max);
 extern bool pm_attempts_stored(const PmAttempts *attempts, int n);
 
 /* For whoever deletes what is stored of a counter */
-extern void pm_attempts_remove(const unsigned char *name);
+extern bool pm_attempts_remove(const unsigned char *name);
 
 /* For whoever knows that a database, or its extension, is gone */
 extern void pm_attempts_forget(Oid database);
