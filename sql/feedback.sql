@@ -272,3 +272,14 @@ $$;
 SELECT test.refused('spamcomplaint@example.com');
 SELECT test.attempt(format('SELECT postmark_unsuppress(%L)', who)) FROM unnest('{ann,NULL}'::text[]) who;
 SELECT test.attempt($$SELECT postmark_unsuppress('ann@example.com', 'nobody')$$);
+
+--
+-- A connector that is removed takes its suppressions along
+--
+SELECT postmark_webhook('{"RecordType": "SubscriptionChange", "Recipient": "max@example.com", "ChangedAt": "2026-01-01T00:00:00Z", "SuppressSending": true}',
+	'0123456789abcdef-two', 'other');
+INSERT INTO postmark_suppressed (connector, message_stream, address, email, reason, since, lifted)
+VALUES ('other', 'outbound', 'a@example.com', 'a@example.com', 'HardBounce', now(), false);
+SELECT postmark_remove('other');
+SELECT count(*) FROM postmark_suppressed WHERE connector = 'other';
+SELECT count(*) FROM postmark_inquiries WHERE connector = 'other';

@@ -123,6 +123,16 @@ static PmStatement delete_sends = {
 	1, {TEXTOID}
 };
 
+static PmStatement delete_suppressed = {
+	"DELETE FROM @.postmark_suppressed WHERE connector" PM_EQ "$1",
+	1, {TEXTOID}
+};
+
+static PmStatement delete_inquiries = {
+	"DELETE FROM @.postmark_inquiries WHERE connector" PM_EQ "$1",
+	1, {TEXTOID}
+};
+
 static PmStatement set_paused = {
 	"UPDATE @.postmark_settings"
 	" SET paused_at = pg_catalog.clock_timestamp(), pause_reason = $2"
@@ -536,6 +546,11 @@ postmark_remove(PG_FUNCTION_ARGS)
 	pm_execute(&delete_trouble, values, NULL, 0);
 	pm_execute(&delete_codes, values, NULL, 0);
 	pm_execute(&delete_sends, values, NULL, 0);
+	if (pm_sql_version() >= PM_SQL_1_1)
+	{
+		pm_execute(&delete_suppressed, values, NULL, 0);
+		pm_execute(&delete_inquiries, values, NULL, 0);
+	}
 	pm_execute(&delete_settings, values, NULL, 0);
 	pm_disconnect_owner(&scope);
 	PG_RETURN_VOID();
