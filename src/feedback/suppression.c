@@ -88,27 +88,36 @@ holds(HeapTuple row, TupleDesc desc, int attno, const char *wanted)
 	return !isnull && pg_strcasecmp(TextDatumGetCString(value), wanted) == 0;
 }
 
-/* A row of the index was found: of which address is it, if of any? */
+/* A row was found: of which of the addresses, sorted by key, if of any? */
 static void
 take_row(const PmConnector *connector, Lookup *lookups, int n, HeapTuple row,
 		 TupleDesc desc)
 {
-	int			i;
+	bool		isnull;
+	Lookup		wanted;
+	Lookup	   *found;
 
 	if (!holds(row, desc, COL_CONNECTOR, connector->name) ||
 		!holds(row, desc, COL_MESSAGE_STREAM, connector->message_stream))
 		return;
-	for (i = 0; i < n; i++)
+	wanted.key = DatumGetInt64(heap_getattr(row, COL_KEY, desc, &isnull));
+	found = bsearch(&wanted, lookups, n, sizeof(Lookup), compare_keys);
+	if (found == NULL)
+		return;
+
+	/* The first of that key, then all of them */
+	while (found > lookups && found[-1].key == wanted.key)
+		found--;
+	for (; found < lookups + n && found->key == wanted.key; found++)
 	{
-		bool		isnull;
 		Datum		reason;
 
-		if (lookups[i].why || !holds(row, desc, COL_ADDRESS, lookups[i].email))
+		if (found->why || !holds(row, desc, COL_ADDRESS, found->email))
 			continue;
 		reason = heap_getattr(row, COL_REASON, desc, &isnull);
-		lookups[i].why = psprintf("The address is suppressed: %s.",
-								  isnull ? "unknown reason" :
-								  TextDatumGetCString(reason));
+		found->why = psprintf("The address is suppressed: %s.",
+							  isnull ? "unknown reason" :
+							  TextDatumGetCString(reason));
 	}
 }
 

@@ -361,12 +361,14 @@ pm_stats_reset(void)
 	LWLockRelease(shared_lock);
 }
 
-/* A database is gone; for the launcher. */
+/* A database is gone.  Nothing to do without preload. */
 void
 pm_stats_forget(Oid database)
 {
 	int			i;
 
+	if (shared == NULL)
+		return;
 	LWLockAcquire(shared_lock, LW_EXCLUSIVE);
 	for (i = 0; i < shared->nused; i++)
 		if (shared->entries[i].database == database)

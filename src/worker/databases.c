@@ -40,6 +40,7 @@
 #include "codes/attempts.h"
 #include "shared/prepared.h"
 #include "shared/slots.h"
+#include "shared/stats.h"
 #include "shared/wake.h"
 #include "shared/wakeup.h"
 #include "worker/databases.h"
@@ -279,7 +280,10 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		run_utility(pstmt, queryString, readOnlyTree, context, params,
 					queryEnv, dest, qc);
 	if (OidIsValid(database) && IsA(stmt, DropdbStmt))
+	{
 		pm_attempts_forget(database);
+		pm_stats_forget(database);
+	}
 }
 
 /* CREATE EXTENSION, and whatever drops one */
