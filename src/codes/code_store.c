@@ -529,8 +529,8 @@ pm_code_put(const PmCode *code)
 	values[6] = bytes_datum(code->hmac, PM_CODE_HMAC);
 	values[7] = TimestampTzGetDatum(code->created_at);
 	values[8] = TimestampTzGetDatum(code->expires_at);
-	values[9] = bytes_datum(code->seal, PM_CODE_HMAC);
-	nulls[9] = code->sealed ? ' ' : 'n';
+	PM_NULLABLE(values, nulls, 9, !code->sealed,
+				bytes_datum(code->seal, PM_CODE_HMAC));
 	pm_execute(&insert_code, values, nulls, 0);
 	pm_disconnect_owner(&scope);
 }

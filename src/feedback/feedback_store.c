@@ -201,8 +201,8 @@ pm_feedback_put(const PmConnector *connector, const PmEvent *event)
 		return;
 	values[0] = Int64GetDatum(event->id);
 	values[1] = TimestampTzGetDatum(event->created_at);
-	values[2] = TimestampTzGetDatum(event->at);
-	nulls[2] = event->delivered ? ' ' : 'n';
+	PM_NULLABLE(values, nulls, 2, !event->delivered,
+				TimestampTzGetDatum(event->at));
 	values[3] = Int16GetDatum(event->standing);
 	values[4] = TimestampTzGetDatum(news ? event->at : DT_NOBEGIN);
 	values[5] = CStringGetTextDatum(news ? event->feedback : "");
@@ -238,10 +238,8 @@ pm_suppression_put(const PmConnector *connector, const PmEvent *event)
 	values[1] = stream_of(connector, event);
 	values[2] = CStringGetTextDatum(event->address);
 	values[3] = CStringGetTextDatum(event->email);
-	values[4] = event->reason ? CStringGetTextDatum(event->reason) : (Datum) 0;
-	nulls[4] = event->reason ? ' ' : 'n';
-	values[5] = event->origin ? CStringGetTextDatum(event->origin) : (Datum) 0;
-	nulls[5] = event->origin ? ' ' : 'n';
+	PM_NULLABLE_TEXT(values, nulls, 4, event->reason);
+	PM_NULLABLE_TEXT(values, nulls, 5, event->origin);
 	values[6] = TimestampTzGetDatum(event->at);
 	values[7] = BoolGetDatum(event->suppressing == PM_SUPPRESS_LIFTED);
 	pm_execute(&put_suppression, values, nulls, 0);

@@ -173,8 +173,8 @@ pm_webhook_secrets_store(const PmConnector *connector)
 		appendStringInfo(&text, "%s%s", i > 0 ? "\n" : "", secret);
 	}
 	values[0] = CStringGetTextDatum(connector->name);
-	values[1] = CStringGetTextDatum(text.data);
-	nulls[1] = given->n > 0 ? ' ' : 'n';
+	PM_NULLABLE(values, nulls, 1, given->n == 0,
+				CStringGetTextDatum(text.data));
 	pm_execute(&put_secret, values, nulls, 0);
 }
 
