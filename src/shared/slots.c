@@ -321,6 +321,24 @@ pm_health_end(const char *what, const char *error)
 	SpinLockRelease(&our_slot->mutex);
 }
 
+/*
+ * Nothing is left of what transactions of some kinds failed with, all whose
+ * names begin like that: it was done by one of another kind.
+ */
+void
+pm_health_mended(const char *what)
+{
+	PmHealth   *health;
+
+	if (our_slot == NULL || our_slot->health.failing_since == 0)
+		return;
+	health = &our_slot->health;
+	SpinLockAcquire(&our_slot->mutex);
+	if (strncmp(health->what, what, strlen(what)) == 0)
+		health->failing_since = 0;
+	SpinLockRelease(&our_slot->mutex);
+}
+
 /* How the worker of this database fares; false if there is none. */
 bool
 pm_health(PmHealth *health)

@@ -133,6 +133,7 @@ extern bool pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet);
 extern void pm_slot_is_ours(PmSlot *slot);
 extern void pm_health_begin(void);
 extern void pm_health_end(const char *what, const char *error);
+extern void pm_health_mended(const char *what);
 extern bool pm_health(PmHealth *health);
 extern void pm_note_first(Oid database);
 extern bool pm_noted_first(Oid database);

@@ -379,6 +379,8 @@ pm_delivery_turn(void)
 		run_turn();
 	advance_jobs(now);
 	pm_channels_mended();
+	if (failures == 0 && pm_store_done())
+		pm_health_mended("store the result of ");
 	see_who_rests(now);
 	pm_report_states();
 

@@ -399,3 +399,15 @@ pm_store_troubles(void)
 						   &sqlstate))
 		troubles_stored();
 }
+
+/* Whether no result is left that could not be stored. */
+bool
+pm_store_done(void)
+{
+	int			i;
+
+	for (i = 0; i < pm_channel_count(); i++)
+		if (pm_channel(i)->unstored > 0)
+			return false;
+	return true;
+}

@@ -17,6 +17,7 @@
 extern bool pm_store_wanted(PmMoment now);
 extern void pm_store(PmTurn *turn, PmMoment until);
 extern bool pm_store_committed(void);
+extern bool pm_store_done(void);
 extern void pm_store_failed(bool together);
 extern void pm_store_troubles(void);
 extern void pm_store_again(PmJob *job, PmMoment now);
