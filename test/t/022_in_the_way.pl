@@ -130,7 +130,7 @@ $rule = $sandbox->rule(recipient => 'body*', action => { latency => 3 });
 $node->sql('SELECT postmark_pause()');
 $node->enqueue(100, prefix => 'body', payload => $large);
 $node->sql('SELECT postmark_resume()');
-ok($sandbox->wait_for(in_flight => 10), 'there are many large requests');
+ok($sandbox->wait_for(in_flight => 6), 'there are many large requests');
 $load = load_while(
 	sub {
 		ok( $sandbox->wait_requests(
