@@ -22,16 +22,15 @@
 #include "utils/builtins.h"
 
 #include "base/args.h"
-#include "base/errors.h"
 #include "base/owner.h"
 #include "base/text.h"
 #include "codes/attempts.h"
 #include "codes/code_secret.h"
 #include "codes/code_unlock.h"
 #include "feedback/forgotten.h"
+#include "queue/message_check.h"
 #include "queue/queue_session.h"
 #include "settings/config_store.h"
-#include "settings/recipient_policy.h"
 
 PG_FUNCTION_INFO_V1(postmark_forget);
 
@@ -85,25 +84,14 @@ run(PmStatement *statement, Datum argument)
 static int64
 cancel_unsent(const char *address)
 {
-	MemoryContext context = CurrentMemoryContext;
-	PmOwnerScope scope;
 	Datum		values[1];
 	int64	   *ids;
 	uint64		n;
 	int64		left = 0;
 	uint64		i;
-	bool		isnull;
 
-	pm_connect_owner(&scope);
 	values[0] = CStringGetTextDatum(address);
-	pm_execute_now(&find_unsent, values, true);
-	n = SPI_processed;
-	ids = MemoryContextAllocHuge(context, sizeof(int64) * Max(n, 1));
-	for (i = 0; i < n; i++)
-		ids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
-											 SPI_tuptable->tupdesc, 1,
-											 &isnull));
-	pm_disconnect_owner(&scope);
+	ids = pm_collect_ids(&find_unsent, values, &n);
 	for (i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -168,23 +156,13 @@ Datum
 postmark_forget(PG_FUNCTION_ARGS)
 {
 	PmOwnerScope scope;
-	char	   *address = pm_text_arg(fcinfo, 0);
-	const char *problem;
-	const char *hint = NULL;
+	char	   *address;
 	Datum		argument;
 	int64		left;
 	int64		n;
 
 	PreventCommandIfReadOnly("postmark_forget()");
-	problem = address ? pm_address_problem(address, &hint) : "It is null.";
-	if (problem)
-		ereport(ERROR,
-				(errcode(PM_ERRCODE_INVALID),
-				 errmsg("invalid address"),
-				 errdetail_internal("%s", problem),
-				 hint ? errhint("%s", hint) : 0,
-				 errhidestmt(true)));
-	pm_fold_address(address);
+	address = pm_folded_address(pm_text_arg(fcinfo, 0));
 
 	left = cancel_unsent(address);
 	pm_connect_owner(&scope);

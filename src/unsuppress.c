@@ -19,19 +19,17 @@
 #include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "base/errors.h"
 #include "base/owner.h"
-#include "base/text.h"
 #include "feedback/event.h"
 #include "feedback/feedback_store.h"
 #include "feedback/suppression.h"
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
+#include "queue/message_check.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
 #include "settings/connector_token.h"
-#include "settings/recipient_policy.h"
 
 PG_FUNCTION_INFO_V1(postmark_unsuppress);
 
@@ -71,22 +69,14 @@ postmark_unsuppress(PG_FUNCTION_ARGS)
 {
 	char	   *email = pm_text_arg(fcinfo, 0);
 	char	   *name = pm_text_arg(fcinfo, 1);
+	char	   *address;
 	const PmConnector *connector;
 	PmOwnerScope scope;
 	PmEvent		event;
-	const char *hint = NULL;
-	const char *problem;
 	bool		known;
 
 	PreventCommandIfReadOnly("postmark_unsuppress()");
-	problem = email ? pm_address_problem(email, &hint) : "It is null.";
-	if (problem)
-		ereport(ERROR,
-				(errcode(PM_ERRCODE_INVALID),
-				 errmsg("invalid address"),
-				 errdetail_internal("%s", problem),
-				 hint ? errhint("%s", hint) : 0,
-				 errhidestmt(true)));
+	address = pm_folded_address(email);
 	connector = pm_connector(name, false);
 	known = pm_suppressed(connector, email) != NULL;
 	ask_postmark(connector, email);
@@ -94,8 +84,7 @@ postmark_unsuppress(PG_FUNCTION_ARGS)
 	memset(&event, 0, sizeof(event));
 	event.suppressing = PM_SUPPRESS_LIFTED;
 	event.email = email;
-	event.address = pstrdup(email);
-	pm_fold_address(event.address);
+	event.address = address;
 	event.at = GetCurrentTimestamp();
 	connector = pm_connector(name, false);
 	pm_connect_owner(&scope);

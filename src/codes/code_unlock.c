@@ -20,16 +20,14 @@
 
 #include "base/args.h"
 #include "base/catalog.h"
-#include "base/errors.h"
 #include "base/owner.h"
-#include "base/text.h"
 #include "codes/attempts.h"
 #include "codes/code_secret.h"
 #include "codes/code_store.h"
 #include "codes/code_unlock.h"
+#include "queue/message_check.h"
 #include "settings/code_key.h"
 #include "settings/config_store.h"
-#include "settings/recipient_policy.h"
 
 PG_FUNCTION_INFO_V1(postmark_unlock);
 
@@ -135,23 +133,13 @@ Datum
 postmark_unlock(PG_FUNCTION_ARGS)
 {
 	PmOwnerScope scope;
-	char	   *address = pm_text_arg(fcinfo, 0);
+	char	   *address;
 	char	   *connector = pm_text_arg(fcinfo, 1);
-	const char *hint = NULL;
-	const char *problem;
 	bool		counted = false;
 
 	PreventCommandIfReadOnly("postmark_unlock()");
-	problem = address ? pm_address_problem(address, &hint) : "It is null.";
-	if (problem)
-		ereport(ERROR,
-				(errcode(PM_ERRCODE_INVALID),
-				 errmsg("invalid address"),
-				 errdetail_internal("%s", problem),
-				 hint ? errhint("%s", hint) : 0,
-				 errhidestmt(true)));
+	address = pm_folded_address(pm_text_arg(fcinfo, 0));
 	(void) pm_connector(connector, false);
-	pm_fold_address(address);
 
 	pm_connect_owner(&scope);
 	pm_counters_lock();

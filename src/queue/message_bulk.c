@@ -249,7 +249,6 @@ postmark_cancel_all(PG_FUNCTION_ARGS)
 Datum
 postmark_requeue_all(PG_FUNCTION_ARGS)
 {
-	PmOwnerScope scope;
 	char	   *name = pm_text_arg(fcinfo, 0);
 	Datum		values[2];
 	TimestampTz now = GetCurrentTimestamp();
@@ -258,8 +257,6 @@ postmark_requeue_all(PG_FUNCTION_ARGS)
 	int64		count = 0;
 	uint64		n;
 	uint64		i;
-	MemoryContext context = CurrentMemoryContext;
-	bool		isnull;
 
 	(void) pm_connector(name, false);
 	if (!PG_ARGISNULL(1))
@@ -272,17 +269,9 @@ postmark_requeue_all(PG_FUNCTION_ARGS)
 				 errmsg("since must be a positive interval"),
 				 errhint("For instance: postmark_requeue_all('default', '1 hour').")));
 
-	pm_connect_owner(&scope);
 	values[0] = CStringGetTextDatum(name);
 	values[1] = TimestampTzGetDatum(from);
-	pm_execute_now(&find_failed, values, true);
-	n = SPI_processed;
-	ids = MemoryContextAllocHuge(context, sizeof(int64) * Max(n, 1));
-	for (i = 0; i < n; i++)
-		ids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
-											 SPI_tuptable->tupdesc, 1,
-											 &isnull));
-	pm_disconnect_owner(&scope);
+	ids = pm_collect_ids(&find_failed, values, &n);
 
 	for (i = 0; i < n; i++)
 	{

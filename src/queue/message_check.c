@@ -20,6 +20,7 @@
 #include "base/text.h"
 #include "queue/batch.h"
 #include "queue/message_check.h"
+#include "settings/recipient_policy.h"
 
 /* The text itself is never shown: a code must not get into the log. */
 static void
@@ -231,4 +232,28 @@ pm_check_message(PmMessage *m)
 	if (m->payload)
 		check_payload_size(pm_rendered_size(m->payload, PM_PAYLOAD_MAX));
 	check_encoding(m);
+}
+
+/*
+ * Whom an administrator's function is about: an address, folded, palloc'd.
+ * PM003 for what is none, and for NULL.
+ */
+char *
+pm_folded_address(const char *email)
+{
+	const char *hint = NULL;
+	const char *problem = email ? pm_address_problem(email, &hint) :
+		"It is null.";
+	char	   *address;
+
+	if (problem)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("invalid address"),
+				 errdetail_internal("%s", problem),
+				 hint ? errhint("%s", hint) : 0,
+				 errhidestmt(true)));
+	address = pstrdup(email);
+	pm_fold_address(address);
+	return address;
 }

@@ -22,6 +22,7 @@
 #define PM_LIFE_DAYS		30
 
 extern void pm_check_message(PmMessage *m);
+extern char *pm_folded_address(const char *email);
 extern Size pm_rendered_size(Jsonb *payload, Size enough);
 
 #endif							/* PM_MESSAGE_CHECK_H */

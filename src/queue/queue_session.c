@@ -436,3 +436,28 @@ pm_connector_unfinished(int number, int64 upto, TimestampTz due)
 	pm_disconnect_owner(&scope);
 	return result;
 }
+
+/*
+ * The ids, its first column, that a statement returns as of now, in the current
+ * memory context, and their number.
+ */
+int64 *
+pm_collect_ids(PmStatement *statement, Datum *values, uint64 *n)
+{
+	MemoryContext context = CurrentMemoryContext;
+	PmOwnerScope scope;
+	int64	   *ids;
+	uint64		i;
+	bool		isnull;
+
+	pm_connect_owner(&scope);
+	pm_execute_now(statement, values, true);
+	*n = SPI_processed;
+	ids = MemoryContextAllocHuge(context, sizeof(int64) * Max(*n, 1));
+	for (i = 0; i < *n; i++)
+		ids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+											 SPI_tuptable->tupdesc, 1,
+											 &isnull));
+	pm_disconnect_owner(&scope);
+	return ids;
+}

@@ -12,10 +12,13 @@
 #ifndef PM_QUEUE_SESSION_H
 #define PM_QUEUE_SESSION_H
 
+#include "base/owner.h"
 #include "queue/batch.h"
 
 extern int64 pm_queue_insert(const PmMessage *message);
 extern void pm_deferred_insert(const PmMessage *message, int32 lane);
+extern int64 *pm_collect_ids(PmStatement *statement, Datum *values,
+							 uint64 *n);
 extern bool pm_message_cancel(int64 id);
 extern bool pm_message_requeue(int64 id);
 extern char *pm_message_status(int64 id, bool *own);
