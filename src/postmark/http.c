@@ -35,7 +35,8 @@
  * on a fresh one.  libcurl looks as well, but not each time and not at what
  * TLS has not opened yet.
  *
- * This is the only file that calls libcurl.
+ * This is the only file that calls libcurl.  Its sockets are opened, watched and
+ * judged in sockets.c.
  *
  * src/postmark/http.c
  *
@@ -49,17 +50,15 @@
 
 #include <curl/curl.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/compat.h"
 #include "base/wait_event.h"
 #include "postmark/http.h"
+#include "postmark/sockets.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
@@ -87,30 +86,8 @@
 #define PM_KEPT_CONNECTIONS 128
 #define PM_KEPT_HANDLES 64
 
-/*
- * A connection serves for so many seconds at most, else one under steady
- * traffic would never learn of another address of the server's.
- */
-#define PM_CONNECTION_AGE_S 60
-
 /* libcurl's own, which it takes for names that it has looked up, seconds */
 #define PM_NAME_AGE_S 60
-
-/*
- * A peer may be gone without a word, as behind a router that has forgotten the
- * connection.  The kernel asks after an idle one, and gives up what has not
- * been acknowledged for so long: seconds, seconds, times, ms.
- */
-#define PM_KEEPALIVE_IDLE_S 15
-#define PM_KEEPALIVE_INTERVAL_S 5
-#define PM_KEEPALIVE_COUNT 3
-#define PM_UNACKNOWLEDGED_MS 10000
-
-/*
- * What the kernel may take of a request and not send yet, bytes: what was
- * handed out is to be nearly what is on its way.
- */
-#define PM_UNSENT_BYTES (64 * 1024)
 
 /*
  * libcurl ends a request at its time-out.  One of whose timer it has lost track,
@@ -177,15 +154,6 @@ struct PmHttpRequest
 	char		error_buffer[CURL_ERROR_SIZE];
 };
 
-/* A socket of libcurl's, in use or kept. */
-typedef struct PmSocket
-{
-	int			fd;
-	int			local_port;		/* 0: not asked for yet */
-	bool		used;			/* has carried a request */
-	PmMoment	opened_at;
-} PmSocket;
-
 /* All of it made at first use, in the process that uses it. */
 static bool ready = false;
 static bool global_done = false;
@@ -199,11 +167,6 @@ static int	n_kept_handles = 0;
 
 /* When libcurl wants to be called. */
 static PmMoment timer_due = PM_NEVER;
-
-/* At most as many as the server lets us have. */
-static PmSocket *sockets = NULL;
-static int	n_sockets = 0;
-static int	max_sockets = 0;
 
 /*
  * What was kept before this moment is not used again: connections, authorities,
@@ -993,14 +956,7 @@ http_setup(void)
 				  (long) Max(Min(PM_KEPT_CONNECTIONS, max_safe_fds / 3 / 4), 1));
 	CHECK_MSETOPT(CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
 
-	/* As many as AcquireExternalFD gives, at most */
-	if (sockets == NULL)
-	{
-		max_sockets = max_safe_fds / 3 + 1;
-		sockets = MemoryContextAlloc(TopMemoryContext,
-									 sizeof(PmSocket) * max_sockets);
-	}
-
+	pm_sockets_setup();
 	if (!AcquireExternalFD())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
@@ -1225,137 +1181,23 @@ on_timer(CURLM *handle, long timeout_ms, void *arg)
 	return 0;
 }
 
-/*
- * Find out that a peer is gone, which says nothing, and how far it has come
- * with a request.  Not to be able to is no reason not to connect.
- */
-static void
-watch_peer(int fd)
-{
-	static const struct
-	{
-		int			level;
-		int			name;
-		int			value;
-	}			options[] = {
-		{SOL_SOCKET, SO_KEEPALIVE, 1},
-		{IPPROTO_TCP, TCP_KEEPIDLE, PM_KEEPALIVE_IDLE_S},
-		{IPPROTO_TCP, TCP_KEEPINTVL, PM_KEEPALIVE_INTERVAL_S},
-		{IPPROTO_TCP, TCP_KEEPCNT, PM_KEEPALIVE_COUNT},
-		{IPPROTO_TCP, TCP_USER_TIMEOUT, PM_UNACKNOWLEDGED_MS},
-		{IPPROTO_TCP, TCP_NOTSENT_LOWAT, PM_UNSENT_BYTES},
-	};
-
-	for (int i = 0; i < lengthof(options); i++)
-		(void) setsockopt(fd, options[i].level, options[i].name,
-						  &options[i].value, sizeof(options[i].value));
-}
-
-/* Sockets count against the descriptors that the server lets us have. */
+/* Opens what libcurl is about to connect. */
 static curl_socket_t
 on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	PmHttpRequest *request = (PmHttpRequest *) arg;
 	int			fd;
 
-	if (n_sockets == max_sockets || !AcquireExternalFD())
-	{
-		request->shortage = true;
-		return CURL_SOCKET_BAD;
-	}
-	fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
-				address->protocol);
-	if (fd < 0)
-	{
-		request->shortage = (errno == EMFILE || errno == ENFILE);
-		ReleaseExternalFD();
-		return CURL_SOCKET_BAD;
-	}
-	watch_peer(fd);
-	sockets[n_sockets].fd = fd;
-	sockets[n_sockets].local_port = 0;
-	sockets[n_sockets].opened_at = pm_moment();
-	sockets[n_sockets++].used = false;
-	return fd;
+	fd = pm_socket_open(address->family, address->socktype, address->protocol,
+						&request->shortage);
+	return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
 /* Also called for a pooled connection, long after its request. */
 static int
 on_close_socket(void *arg, curl_socket_t fd)
 {
-	int			result = close(fd);
-
-	ReleaseExternalFD();
-	for (int i = 0; i < n_sockets; i++)
-	{
-		if (sockets[i].fd == fd)
-		{
-			sockets[i] = sockets[--n_sockets];
-			break;
-		}
-	}
-	return result;
-}
-
-/* Local port of a connected socket, 0 if there is none. */
-static int
-port_of(PmSocket *entry)
-{
-	struct sockaddr_storage address;
-	socklen_t	len = sizeof(address);
-
-	if (entry->local_port != 0 ||
-		getsockname(entry->fd, (struct sockaddr *) &address, &len) < 0)
-		return entry->local_port;
-	if (address.ss_family == AF_INET)
-		entry->local_port = ntohs(((struct sockaddr_in *) &address)->sin_port);
-	else if (address.ss_family == AF_INET6)
-		entry->local_port = ntohs(((struct sockaddr_in6 *) &address)->sin6_port);
-	return entry->local_port;
-}
-
-/* May a connection that was kept carry another request? */
-static bool
-is_fit(const PmSocket *entry)
-{
-	char		byte;
-
-	if (entry->opened_at <= forgotten_at ||
-		pm_later(entry->opened_at, PM_CONNECTION_AGE_S * 1000) <= pm_moment())
-		return false;
-
-	/* The only good news is that there is nothing to be read. */
-	return recv(entry->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
-		(errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
-}
-
-/*
- * The connection from this port is about to carry a request.  Returns whether
- * it has carried one before; *fit is whether it may carry another.  libcurl
- * tells no more than the port, which two connections to different addresses may
- * share: then both are looked at.
- */
-static bool
-take_connection(int port, bool *fit)
-{
-	bool		reused = false;
-
-	*fit = true;
-	for (int i = 0; i < n_sockets; i++)
-	{
-		PmSocket   *entry = &sockets[i];
-
-		if (port_of(entry) != port)
-			continue;
-		if (entry->used)
-		{
-			reused = true;
-			if (!is_fit(entry))
-				*fit = false;
-		}
-		entry->used = true;
-	}
-	return reused;
+	return pm_socket_close(fd);
 }
 
 /*
@@ -1376,7 +1218,7 @@ on_before_send(void *arg, char *primary_ip, char *local_ip, int primary_port,
 		request->problem = "the server closed the connection without a reply";
 		return CURL_PREREQFUNC_ABORT;
 	}
-	request->reused = take_connection(local_port, &fit);
+	request->reused = pm_socket_take(local_port, forgotten_at, &fit);
 	if (!fit)
 	{
 		request->stale = true;
