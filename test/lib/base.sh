@@ -180,6 +180,7 @@ clean_up()
     local file pid
 
     allow_clusters
+    allow_services
     [ -n "$WORK" ] && [ -d "$WORK/jobs" ] || return 0
     for file in "$WORK"/jobs/*; do
         [ ! -e "$file" ] || job_end "${file##*/}"

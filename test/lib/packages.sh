@@ -166,3 +166,47 @@ ensure_packages()
     ((${#MISSING[@]} == 0)) || die "still missing after apt-get install: ${MISSING[*]}"
     say "Installed in $((SECONDS - start)) s"
 }
+
+# Debian's package of a service starts it, and has it started with the machine.
+# Ours are started by the tests, elsewhere and for as long as they run. Debian's
+# way to say so is a program that is asked before each start.
+POLICY=/usr/sbin/policy-rc.d
+
+keep_from_services()
+{
+    # one that refuses is as good as ours
+    if [ -e "$POLICY" ] && ! "$POLICY" postmark-test start >/dev/null 2>&1; then
+        return
+    fi
+    [ ! -e "$POLICY" ] || as_root mv "$POLICY" "$POLICY.postmark"
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+    as_root chmod 755 "$POLICY"
+    SERVICES_KEPT_OFF=1
+}
+
+allow_services()
+{
+    [ -n "${SERVICES_KEPT_OFF:-}" ] || return 0
+    as_root rm -f "$POLICY"
+    [ ! -e "$POLICY.postmark" ] || as_root mv "$POLICY.postmark" "$POLICY"
+    SERVICES_KEPT_OFF=
+}
+
+# ensure_services NAME...: as ensure_packages, of packages that bring services.
+# What is there already stays as it is.
+ensure_services()
+{
+    local services=() name script
+
+    find_missing "$@"
+    services=("${MISSING[@]}")
+    ((${#services[@]} > 0)) || return 0
+    keep_from_services
+    ensure_packages "$@"
+    for name in "${services[@]}"; do
+        for script in $(dpkg-query -L "$name" | sed -n 's,^/etc/init.d/,,p'); do
+            as_root update-rc.d "$script" disable >>"$WORK/log/packages.log" 2>&1
+        done
+    done
+    allow_services
+}
