@@ -110,6 +110,7 @@ freeJsonLexContext(JsonLexContext *lex)
 #if PG_VERSION_NUM < 190000
 
 #include "access/tableam.h"
+#include "commands/dbcommands.h"	/* get_database_name */
 #include "executor/executor.h"
 #include "storage/shmem.h"
 #include "utils/jsonb.h"

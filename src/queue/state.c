@@ -16,6 +16,7 @@
 #include "pgstat.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "base/clock.h"
 #include "base/owner.h"

@@ -12,9 +12,10 @@
  */
 #include "postgres.h"
 
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
+#include "utils/lsyscache.h"
 
+#include "base/compat.h"
 #include "queue/state.h"
 #include "shared/transaction.h"
 #include "worker/channel.h"

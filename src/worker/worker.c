@@ -16,7 +16,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "commands/dbcommands.h"
 #include "libpq/pqsignal.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -36,6 +35,7 @@
 
 #include "base/catalog.h"
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/wait_event.h"
 #include "codes/attempts.h"
 #include "postmark/http.h"
