@@ -524,7 +524,7 @@ refuse_unsent(const char *name, int number)
  * The lanes, and later the number, may go to another connector, so a message
  * that a transaction still open has queued counts, too: the queue is locked
  * against writers, which waits for such transactions.  Only then is it known
- * that there are none.
+ * that there are none, and what is to go, the key that the worker made included.
  */
 Datum
 postmark_remove(PG_FUNCTION_ARGS)
@@ -542,16 +542,16 @@ postmark_remove(PG_FUNCTION_ARGS)
 	refuse_unsent(name, number);
 
 	values[0] = CStringGetTextDatum(name);
-	pm_execute(&delete_secrets, values, NULL, 0);
-	pm_execute(&delete_trouble, values, NULL, 0);
-	pm_execute(&delete_codes, values, NULL, 0);
-	pm_execute(&delete_sends, values, NULL, 0);
+	pm_execute_now(&delete_secrets, values, false);
+	pm_execute_now(&delete_trouble, values, false);
+	pm_execute_now(&delete_codes, values, false);
+	pm_execute_now(&delete_sends, values, false);
 	if (pm_sql_version() >= PM_SQL_1_1)
 	{
-		pm_execute(&delete_suppressed, values, NULL, 0);
-		pm_execute(&delete_inquiries, values, NULL, 0);
+		pm_execute_now(&delete_suppressed, values, false);
+		pm_execute_now(&delete_inquiries, values, false);
 	}
-	pm_execute(&delete_settings, values, NULL, 0);
+	pm_execute_now(&delete_settings, values, false);
 	pm_disconnect_owner(&scope);
 	PG_RETURN_VOID();
 }

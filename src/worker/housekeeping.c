@@ -14,9 +14,11 @@
  */
 #include "postgres.h"
 
+#include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/catalog.h"
 #include "base/clock.h"
 #include "codes/attempts.h"
 #include "codes/code_store.h"
@@ -97,13 +99,18 @@ pm_house_codes(uint32 reasons)
 				  Max(now, pm_later(attempts_stored_at, HOUSEKEEPING_DELAY)));
 }
 
-/* Settings that came from a dump or another server have no keys with them. */
+/*
+ * Settings that came from a dump or another server have no keys with them.  One
+ * made for a connector that is being removed would stay behind, so as with a
+ * message this takes a lock before it looks at which there are.
+ */
 static void
 keys_body(void *arg)
 {
 	const PmConnector *connector;
 	int			i;
 
+	LockRelationOid(pm_object(PM_QUEUE), RowExclusiveLock);
 	for (i = 0; (connector = pm_connectors(i)) != NULL; i++)
 		pm_code_key_make(connector->name);
 	keys_at = PM_NEVER;

@@ -80,6 +80,51 @@ subtest 'settings without secrets' => sub {
 	return;
 };
 
+subtest 'a connector that is removed meanwhile' => sub {
+	$node->configure(connector => 'gone');
+	$node->sql('CREATE TABLE go ()');
+	$node->sql(
+		q{CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+		DECLARE
+			waits int := 0;
+		BEGIN
+			WHILE NEW.connector = 'default' AND waits < 600
+				AND NOT EXISTS (SELECT FROM public.go) LOOP
+				PERFORM pg_sleep(0.1);
+				waits := waits + 1;
+			END LOOP;
+			RETURN NEW;
+		END $$});
+	$node->sql(
+		'CREATE TRIGGER hold BEFORE INSERT ON postmark_secrets FOR EACH ROW EXECUTE FUNCTION hold()'
+	);
+	$node->sql('DELETE FROM postmark_secrets');
+	ok( $node->poll_query_until(
+			'postgres',
+			"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type LIKE 'postmark%' AND wait_event = 'PgSleep'"
+		),
+		'the worker makes the key of another connector');
+	my $removal = $node->later('postgres', "SELECT postmark_remove('gone')");
+	ok( $node->poll_query_until(
+			'postgres',
+			"SELECT NOT EXISTS (SELECT FROM postmark_settings WHERE connector = 'gone')
+				OR EXISTS (SELECT FROM pg_locks WHERE NOT granted)"),
+		'and one is removed');
+	$node->sql('INSERT INTO go DEFAULT VALUES');
+	my ($result, $out, $err) = $removal->finish;
+	is($err, '', 'it can be');
+	ok( $node->poll_query_until(
+			'postgres',
+			"SELECT count(*) = 1 FROM postmark_secrets WHERE connector = 'default'"
+		),
+		'the worker goes on');
+	is($node->sql("SELECT connector FROM postmark_secrets"),
+		'default', 'no key is left of what was removed');
+	$node->sql('DROP TRIGGER hold ON postmark_secrets');
+	$node->sql("SELECT postmark_set_token('" . $PostmarkCluster::TOKEN . "')");
+	return;
+};
+
 subtest 'rotation' => sub {
 	$node->sql("SELECT postmark_issue_code('old\@t.example', 'Register')");
 	my $old = mailed_code('old@t.example');
