@@ -43,6 +43,17 @@ _DEFAULT_ANSWERS = {
 }
 
 
+# Those that Python 3.13 has renamed: what is said must not depend on who says it.
+_PHRASES = {413: "Request Entity Too Large", 416: "Requested Range Not Satisfiable",
+            422: "Unprocessable Entity"}
+
+
+def phrase(status):
+    """What HTTP calls a status, as servers in front of an API say it."""
+    known = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
+    return _PHRASES.get(status, known)
+
+
 class Rule:
     """One rule, and how often it matched and was used."""
 
@@ -195,9 +206,8 @@ def _answer(action):
         code, message = _DEFAULT_ANSWERS.get(status, (None, ""))
         code = action.get("error_code", code)
         if code is None:
-            phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
-            return status, action.get("message", phrase).encode(), {"Content-Type": "text/html",
-                                                                   **headers}
+            return status, action.get("message", phrase(status)).encode(), {
+                "Content-Type": "text/html", **headers}
         body = _error(code, action.get("message", message), action.get("errors"))
     return status, json.dumps(body, separators=(",", ":")).encode(), headers
 

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from .api import SEND_PATHS, PostmarkApi, Query, canonical, route_of
 from .control import CONTROL_PREFIX, Control
+from .faults import phrase
 from .requestlog import LogEntry
 from .store import BATCH_PATHS, items_of
 from .validation import MAX_BATCH_BYTES, MAX_MESSAGE_BYTES
@@ -121,7 +122,7 @@ class Sandbox:
             self._arrived(call)
             call.entry.outcome = 413
             self._world.refuse_all(call, None, "The request was too large: 413.")
-            return web.Response(status=413, text="Request Entity Too Large")
+            return web.Response(status=413, text=phrase(413))
         except ConnectionError:
             call.entry.outcome = "client gone"
             self._arrived(call)
