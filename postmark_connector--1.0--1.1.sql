@@ -14,6 +14,7 @@ CREATE FUNCTION @extschema@.postmark_replace_function(old text, new text, defini
 	LANGUAGE plpgsql AS $$
 DECLARE
 	given pg_catalog.aclitem[];
+	initial pg_catalog.aclitem[];
 	command text;
 BEGIN
 	SELECT coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) INTO STRICT given
@@ -32,6 +33,13 @@ BEGIN
 	LOOP
 		EXECUTE command;
 	END LOOP;
+
+	-- What is granted in an extension's script counts as the extension's, and a
+	-- dump leaves that out. These grants are the administrator's.
+	SELECT i.initprivs INTO STRICT initial
+		FROM pg_catalog.pg_init_privs i
+		WHERE i.objoid OPERATOR(pg_catalog.=) new::pg_catalog.regprocedure::pg_catalog.oid
+			AND i.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid;
 	FOR command IN
 		SELECT pg_catalog.concat('GRANT EXECUTE ON FUNCTION ', new, ' TO ',
 				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END,
@@ -43,6 +51,15 @@ BEGIN
 	LOOP
 		EXECUTE command;
 	END LOOP;
+	UPDATE pg_catalog.pg_init_privs SET initprivs = initial
+		WHERE objoid OPERATOR(pg_catalog.=) new::pg_catalog.regprocedure::pg_catalog.oid
+			AND classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid;
+	DELETE FROM pg_catalog.pg_shdepend
+		WHERE objid OPERATOR(pg_catalog.=) new::pg_catalog.regprocedure::pg_catalog.oid
+			AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+			AND deptype OPERATOR(pg_catalog.=) 'i'
+			AND dbid OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
+				WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database());
 END
 $$;
 
@@ -333,6 +350,28 @@ SELECT h.id, h.connector, h.email, h.usage_type, h.locale,
 FROM @extschema@.postmark_history h
 	LEFT JOIN @extschema@.postmark_outcomes o ON o.id = h.id AND o.created_at = h.created_at;
 
+-- The view is made of nothing while the function that it calls is replaced: it
+-- keeps its grants, and what others have made of it.
+CREATE OR REPLACE VIEW @extschema@.postmark_status AS
+SELECT s.connector, NULL::text AS state, NULL::text AS detail, NULL::text AS hint,
+	0::bigint AS queued, 0::bigint AS deferred, 0::bigint AS in_flight,
+	NULL::interval AS oldest_age, 0::bigint AS sent_last_hour,
+	0::bigint AS failed_last_hour, NULL::timestamptz AS last_sent_at,
+	NULL::text AS last_error, NULL::integer AS worker_pid
+FROM @extschema@.postmark_settings s;
+
+SELECT @extschema@.postmark_replace_function(
+	'@extschema@.postmark_state(text)', '@extschema@.postmark_state(text)',
+	$function$
+CREATE FUNCTION @extschema@.postmark_state(connector text,
+	OUT state text, OUT detail text, OUT hint text, OUT worker_pid integer,
+	OUT state_age interval, OUT next_attempt_at timestamptz,
+	OUT latency_p50 interval, OUT latency_p99 interval)
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME'
+	$function$);
+COMMENT ON FUNCTION @extschema@.postmark_state(text) IS
+	'the state of a connector, as postmark_status shows it; NULL: of a database that has no connector';
+
 CREATE OR REPLACE VIEW @extschema@.postmark_status AS
 SELECT s.connector, st.state, st.detail, st.hint,
 	q.n - coalesce(f.hot, 0) AS queued,
@@ -353,14 +392,22 @@ SELECT s.connector, st.state, st.detail, st.hint,
 	st.worker_pid,
 	o.delivered AS delivered_last_hour,
 	o.bounced AS bounced_last_hour,
-	o.complained AS complained_last_hour
-FROM @extschema@.postmark_settings s
+	o.complained AS complained_last_hour,
+	st.state_age,
+	st.next_attempt_at,
+	pg_catalog.now() - least(q.oldest, d.overdue) AS overdue_age,
+	st.latency_p50,
+	st.latency_p99
+FROM (SELECT) AS database
+	LEFT JOIN @extschema@.postmark_settings s ON true
 	CROSS JOIN LATERAL @extschema@.postmark_state(s.connector) st
 	LEFT JOIN @extschema@.postmark_trouble t ON t.connector = s.connector
 	CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n, pg_catalog.min(created_at) AS oldest
 		FROM @extschema@.postmark_queue
 		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) q
-	CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n, pg_catalog.min(created_at) AS oldest
+	CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n, pg_catalog.min(created_at) AS oldest,
+			pg_catalog.min(CASE WHEN last_error IS NULL THEN due_at ELSE created_at END)
+				FILTER (WHERE last_error IS NOT NULL OR due_at < pg_catalog.now()) AS overdue
 		FROM @extschema@.postmark_deferred
 		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) d
 	CROSS JOIN LATERAL (SELECT

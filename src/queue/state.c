@@ -11,6 +11,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -34,7 +35,8 @@
 #include "shared/slots.h"
 
 static PmStatement find_pause_reason = {
-	"SELECT pause_reason FROM @.postmark_settings WHERE connector" PM_EQ "$1",
+	"SELECT pause_reason, paused_at FROM @.postmark_settings"
+	" WHERE connector" PM_EQ "$1",
 	1, {TEXTOID}
 };
 static PmStatement find_trouble = {
@@ -89,6 +91,15 @@ static PmStatement find_waiting = {
 	" OR EXISTS (SELECT 1 FROM @.postmark_deferred WHERE lane" PM_GE "$1"
 	" AND lane" PM_LE "($1 OPERATOR(pg_catalog.+) 9) AND due_at" PM_LT "$2))",
 	3, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+/* When the first of the messages that were put off is to be sent */
+static PmStatement find_due = {
+	"SELECT pg_catalog.min(d.due_at)"
+	" FROM pg_catalog.generate_series($1, $1 OPERATOR(pg_catalog.+) 9) l"
+	" CROSS JOIN LATERAL (SELECT due_at FROM @.postmark_deferred"
+	" WHERE lane" PM_EQ "l ORDER BY due_at LIMIT 1) d",
+	1, {INT4OID}
 };
 
 /* The worker's transactions take milliseconds; this long is trouble, us. */
@@ -193,6 +204,8 @@ explain_health(PmState *state, const PmHealth *health)
 	else
 		return false;
 	state->state = "backing_off";
+	state->since = GetCurrentTimestamp() -
+		(busy > BUSY_TROUBLE ? busy : failing);
 	state->act = true;
 	return true;
 }
@@ -324,6 +337,21 @@ explain_outcomes(PmState *state, MemoryContext context, int number,
 	}
 }
 
+/* When a message that was put off is to be sent next, DT_NOEND: none is. */
+static TimestampTz
+next_due(int number)
+{
+	Datum		values[1];
+	Datum		due;
+	bool		isnull;
+
+	values[0] = Int32GetDatum(number * PM_PRIORITIES);
+	pm_execute(&find_due, values, NULL, 1);
+	due = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+						&isnull);
+	return isnull ? DT_NOEND : DatumGetTimestampTz(due);
+}
+
 /*
  * The state of every connector where the extension's tables are not in order:
  * then nothing of a connector can be found out.  False if they are.  Strings
@@ -342,7 +370,58 @@ pm_tables_state(PmState *state)
 	state->state = "unconfigured";
 	state->detail = pstrdup(fault);
 	state->hint = pstrdup(hint);
+	state->next_attempt = DT_NOEND;
+	state->since = pm_stats_state(NULL, state->state, false);
 	return true;
+}
+
+/*
+ * How long the state has lasted; and what there is to say about the next
+ * attempt, which is known of a connector that does not flow for the moment.
+ *
+ * begun: when the state began if that is known by other means, DT_NOEND if not
+ */
+static void
+see_times(PmState *state, TimestampTz begun)
+{
+	/* What is not committed, or of an older snapshot, is nobody else's state */
+	bool		note = !IsolationUsesXactSnapshot() &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny());
+	int64		next;
+
+	state->since = Min(pm_stats_state(state->stats, state->state, note), begun);
+	if (strcmp(state->state, "paused") == 0 && begun != DT_NOEND)
+		state->since = begun;
+
+	if (!state->flows && strcmp(state->state, "blocked") != 0)
+		state->next_attempt = DT_NOEND;
+	else
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		next = state->stats ? pm_stats_next_attempt(state->stats) : 0;
+		if (next != 0)
+			state->next_attempt = now + (next - pm_common_us());
+		state->next_attempt = Max(state->next_attempt, now);
+	}
+}
+
+/*
+ * The state of a database that has no connector: nothing can be queued there.
+ * That is how a node begins that was added to a cluster.  Strings are of the
+ * current memory context.
+ */
+void
+pm_no_connector_state(PmState *state)
+{
+	memset(state, 0, sizeof(*state));
+	state->worker_pid = pm_worker_pid(MyDatabaseId);
+	state->stats = pm_stats_of(0, "*");
+	state->state = "unconfigured";
+	state->detail = pstrdup("this database has no connector");
+	state->hint = pstrdup("Use postmark_configure.");
+	state->act = true;
+	see_times(state, DT_NOEND);
 }
 
 /*
@@ -364,8 +443,12 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	int			number = connector->number;
 	double		rate = invalid ? 0 : connector->max_requests_per_second;
 	PmHealth	health;
+	TimestampTz begun = DT_NOEND;
+	bool		isnull;
 
 	memset(state, 0, sizeof(*state));
+	state->next_attempt = DT_NOEND;
+	state->stats = pm_stats_of(number, name);
 	state->worker_pid = pm_worker_pid(MyDatabaseId);
 	token = invalid ? NULL : pm_connector_token(connector, true);
 
@@ -377,7 +460,14 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 		values[0] = CStringGetTextDatum(name);
 		pm_execute(&find_pause_reason, values, NULL, 1);
 		if (SPI_processed > 0)
+		{
 			reason = spi_text(context, 1);
+			begun = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+													  SPI_tuptable->tupdesc, 2,
+													  &isnull));
+			if (isnull)
+				begun = DT_NOEND;
+		}
 	}
 	else if (original)
 	{
@@ -406,8 +496,11 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 				 /* worse than what was known */ ;
 			else if (state->detail == NULL)
 				explain_outcomes(&found, context, number, name);
+			state->next_attempt = next_due(number);
 			if (found.detail)
 			{
+				if (found.since != 0)
+					begun = found.since;
 				state->state = found.state;
 				state->detail = found.detail;
 				state->hint = found.hint;
@@ -454,4 +547,5 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 		state->state = "running";
 		state->flows = true;
 	}
+	see_times(state, begun);
 }

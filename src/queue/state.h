@@ -10,7 +10,10 @@
 #ifndef PM_STATE_H
 #define PM_STATE_H
 
+#include "datatype/timestamp.h"
+
 #include "settings/connector.h"
+#include "shared/stats.h"
 
 typedef struct PmState
 {
@@ -23,9 +26,14 @@ typedef struct PmState
 	bool		act;			/* somebody has to do something */
 	bool		found_out;		/* the worker found that out, and may find
 								 * otherwise after a change of settings */
+	TimestampTz since;			/* it has been in this state */
+	TimestampTz next_attempt;	/* to send what did not go out yet; DT_NOEND:
+								 * none, or not before something changes */
+	PmStats    *stats;			/* the connector's, or NULL */
 } PmState;
 
 extern bool pm_tables_state(PmState *state);
+extern void pm_no_connector_state(PmState *state);
 extern void pm_connector_state(const PmConnector *connector, PmState *state);
 
 #endif							/* PM_STATE_H */

@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "shared/stats.h"
 
 const char *const pm_metric_names[PM_METRICS] = {
@@ -101,6 +102,8 @@ clear(PmStats *stats)
 			pg_atomic_write_u64(&stats->bucket[i][b], 0);
 		pg_atomic_write_u64(&stats->total_us[i], 0);
 	}
+	for (i = 0; i < PM_STATS_MARKS; i++)
+		pg_atomic_write_u64(&stats->mark[i].minute, 0);
 	stats->since = GetCurrentTimestamp();
 }
 
@@ -130,6 +133,13 @@ pm_stats_init(void *place, LWLock *lock, bool found)
 				pg_atomic_init_u64(&stats->bucket[i][b], 0);
 			pg_atomic_init_u64(&stats->total_us[i], 0);
 		}
+		for (i = 0; i < PM_STATS_MARKS; i++)
+		{
+			pg_atomic_init_u64(&stats->mark[i].minute, 0);
+			for (b = 0; b < PM_BUCKETS; b++)
+				pg_atomic_init_u64(&stats->mark[i].bucket[b], 0);
+		}
+		pg_atomic_init_u64(&stats->next_attempt, 0);
 	}
 }
 
@@ -200,6 +210,8 @@ pm_stats_of(int number, const char *name)
 		if (stats && strcmp(stats->name, name) != 0)
 		{
 			clear(stats);
+			stats->state[0] = '\0';
+			pg_atomic_write_u64(&stats->next_attempt, 0);
 			strlcpy(stats->name, name, NAMEDATALEN);
 		}
 		LWLockRelease(shared_lock);
@@ -228,6 +240,41 @@ pm_stats_time(PmStats *stats, PmTiming timing, int64 us)
 	b = us == 0 ? 0 : pg_leftmost_one_pos64((uint64) us) + 1;
 	pg_atomic_fetch_add_u64(&stats->bucket[timing][Min(b, PM_BUCKETS - 1)], 1);
 	pg_atomic_fetch_add_u64(&stats->total_us[timing], (uint64) us);
+}
+
+/* The minute that it is, by the common clock, from 1 */
+static uint64
+this_minute(void)
+{
+	return (uint64) (pm_common_us() / USECS_PER_MINUTE) + 1;
+}
+
+/*
+ * pm_stats_mark
+ *		Times from COMMIT to request are about to be counted: note what they
+ *		were before this minute.  The worker's alone.  stats may be NULL.
+ */
+void
+pm_stats_mark(PmStats *stats)
+{
+	uint64		minute;
+	PmStatsMark *mark;
+	int			b;
+
+	if (stats == NULL)
+		return;
+	minute = this_minute();
+	mark = &stats->mark[minute % PM_STATS_MARKS];
+	if (pg_atomic_read_u64(&mark->minute) == minute)
+		return;
+	/* Whoever reads meanwhile takes none for this minute */
+	pg_atomic_write_u64(&mark->minute, 0);
+	pg_write_barrier();
+	for (b = 0; b < PM_BUCKETS; b++)
+		pg_atomic_write_u64(&mark->bucket[b],
+							pg_atomic_read_u64(&stats->bucket[PM_COMMIT_TO_REQUEST][b]));
+	pg_write_barrier();
+	pg_atomic_write_u64(&mark->minute, minute);
 }
 
 /* ----------
@@ -322,6 +369,36 @@ pm_stats_note(int number, const char *name, PmMetric metric, uint64 n)
  * ----------
  */
 
+/* See pm_stats_quantile; of the times that were counted so often. */
+static double
+quantile(const uint64 *bucket, double fraction)
+{
+	uint64		total = 0;
+	uint64		seen = 0;
+	int			b;
+
+	for (b = 0; b < PM_BUCKETS; b++)
+		total += bucket[b];
+	if (total == 0)
+		return get_float8_nan();
+	for (b = 0; b < PM_BUCKETS - 1; b++)
+	{
+		seen += bucket[b];
+		if (seen >= fraction * total)
+			break;
+	}
+	return (double) (UINT64CONST(1) << b);
+}
+
+static void
+read_buckets(PmStats *stats, PmTiming timing, uint64 *bucket)
+{
+	int			b;
+
+	for (b = 0; b < PM_BUCKETS; b++)
+		bucket[b] = pg_atomic_read_u64(&stats->bucket[timing][b]);
+}
+
 /*
  * The time, us, that so large a fraction of the times does not exceed, as well
  * as buckets can tell: the upper end of one, or NaN if there were none.
@@ -329,21 +406,99 @@ pm_stats_note(int number, const char *name, PmMetric metric, uint64 n)
 double
 pm_stats_quantile(PmStats *stats, PmTiming timing, double fraction)
 {
-	uint64		total = 0;
-	uint64		seen = 0;
+	uint64		bucket[PM_BUCKETS];
+
+	read_buckets(stats, timing, bucket);
+	return quantile(bucket, fraction);
+}
+
+/*
+ * The same of the times from COMMIT to request of the last PM_LATELY_MINUTES
+ * minutes and of the one that has begun.  stats may be NULL.
+ */
+double
+pm_stats_lately(PmStats *stats, double fraction)
+{
+	uint64		bucket[PM_BUCKETS];
+	uint64		minute;
+	uint64		last = this_minute();
 	int			b;
 
-	for (b = 0; b < PM_BUCKETS; b++)
-		total += pg_atomic_read_u64(&stats->bucket[timing][b]);
-	if (total == 0)
+	if (stats == NULL)
 		return get_float8_nan();
-	for (b = 0; b < PM_BUCKETS - 1; b++)
+
+	/* A minute without a mark is one in which nothing was counted */
+	for (minute = last - Min(last - 1, PM_LATELY_MINUTES); minute <= last; minute++)
 	{
-		seen += pg_atomic_read_u64(&stats->bucket[timing][b]);
-		if (seen >= fraction * total)
-			break;
+		PmStatsMark *mark = &stats->mark[minute % PM_STATS_MARKS];
+		uint64		before[PM_BUCKETS];
+
+		if (pg_atomic_read_u64(&mark->minute) != minute)
+			continue;
+		pg_read_barrier();
+		for (b = 0; b < PM_BUCKETS; b++)
+			before[b] = pg_atomic_read_u64(&mark->bucket[b]);
+		pg_read_barrier();
+		if (pg_atomic_read_u64(&mark->minute) != minute)
+			continue;
+		read_buckets(stats, PM_COMMIT_TO_REQUEST, bucket);
+		for (b = 0; b < PM_BUCKETS; b++)
+			bucket[b] -= Min(before[b], bucket[b]);
+		return quantile(bucket, fraction);
 	}
-	return (double) (UINT64CONST(1) << b);
+	return get_float8_nan();
+}
+
+/*
+ * pm_stats_state
+ *		Since when a connector has been in a state that was found out just
+ *		now, as far as this server has seen.
+ *
+ * The worker looks when something happened to it, and so does whoever reads
+ * its state; what the first of them saw is remembered.
+ *
+ * note: whether to remember it; else what was seen last stays.
+ * stats may be NULL, for a server that remembers nothing.
+ */
+TimestampTz
+pm_stats_state(PmStats *stats, const char *state, bool note)
+{
+	TimestampTz since = GetCurrentTimestamp();
+	bool		known;
+
+	if (stats == NULL)
+		return PgStartTime;
+	LWLockAcquire(shared_lock, LW_SHARED);
+	known = strcmp(stats->state, state) == 0;
+	if (known)
+		since = stats->state_since;
+	LWLockRelease(shared_lock);
+	if (known || !note)
+		return since;
+
+	LWLockAcquire(shared_lock, LW_EXCLUSIVE);
+	strlcpy(stats->state, state, sizeof(stats->state));
+	stats->state_since = since;
+	LWLockRelease(shared_lock);
+	return since;
+}
+
+/*
+ * When a connector that does not flow is tried next, by the common clock; 0: it
+ * flows, or is not tried.  The worker's alone to set.  stats may be NULL.
+ */
+void
+pm_stats_show_attempt(PmStats *stats, int64 at)
+{
+	if (stats)
+		pg_atomic_write_u64(&stats->next_attempt, (uint64) at);
+}
+
+/* See pm_stats_show_attempt. */
+int64
+pm_stats_next_attempt(PmStats *stats)
+{
+	return (int64) pg_atomic_read_u64(&stats->next_attempt);
 }
 
 /* Begin anew with the counters of this database. */

@@ -63,8 +63,22 @@ typedef enum PmTiming
 #define PM_BUCKETS 28
 
 /*
- * The counters of a connector.  Whoever has a pointer to them may add; "name"
- * and what stands above it change under the part's lock.
+ * Of the last minutes, at least so many of them, the times from COMMIT to
+ * request are known by themselves.
+ */
+#define PM_LATELY_MINUTES 5
+#define PM_STATS_MARKS (PM_LATELY_MINUTES + 2)
+
+/* The buckets as they were before a minute's first time was counted */
+typedef struct PmStatsMark
+{
+	pg_atomic_uint64 minute;	/* of the common clock, from 1; 0: none */
+	pg_atomic_uint64 bucket[PM_BUCKETS];
+} PmStatsMark;
+
+/*
+ * The counters of a connector.  Whoever has a pointer to them may add; the
+ * state, and "name" and what stands above it, change under the part's lock.
  */
 typedef struct PmStats
 {
@@ -75,6 +89,13 @@ typedef struct PmStats
 	pg_atomic_uint64 count[PM_METRICS];
 	pg_atomic_uint64 bucket[PM_TIMINGS][PM_BUCKETS];
 	pg_atomic_uint64 total_us[PM_TIMINGS];
+	PmStatsMark mark[PM_STATS_MARKS];	/* made by the worker, in turns */
+
+	/* What its state is, see pm_stats_state */
+	char		state[16];		/* "": not seen yet */
+	TimestampTz state_since;
+	pg_atomic_uint64 next_attempt;	/* of the worker with it while it does not
+									 * flow, by the common clock; 0: none */
 } PmStats;
 
 extern const char *const pm_metric_names[PM_METRICS];
@@ -85,10 +106,16 @@ extern void pm_stats_init(void *place, LWLock *lock, bool found);
 extern PmStats *pm_stats_of(int number, const char *name);
 extern void pm_stats_add(PmStats *stats, PmMetric metric, uint64 n);
 extern void pm_stats_time(PmStats *stats, PmTiming timing, int64 us);
+extern void pm_stats_mark(PmStats *stats);
 extern void pm_stats_note(int number, const char *name, PmMetric metric,
 						  uint64 n);
 extern double pm_stats_quantile(PmStats *stats, PmTiming timing,
 								double fraction);
+extern double pm_stats_lately(PmStats *stats, double fraction);
+extern TimestampTz pm_stats_state(PmStats *stats, const char *state,
+								  bool note);
+extern void pm_stats_show_attempt(PmStats *stats, int64 at);
+extern int64 pm_stats_next_attempt(PmStats *stats);
 extern void pm_stats_reset(void);
 extern void pm_stats_forget(Oid database);
 

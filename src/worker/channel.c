@@ -758,6 +758,25 @@ pm_channels_mended(void)
 	}
 }
 
+/* Let postmark_status say when channels that do not flow are tried next. */
+void
+pm_channels_show(void)
+{
+	int			i;
+
+	for (i = 0; i < nchannels; i++)
+	{
+		PmChannel  *channel = channels[i];
+		PmMoment	at = channel->state == PM_OPEN ? PM_NEVER : channel->retry_at;
+
+		if (channel->retry_shown == at)
+			continue;
+		pm_stats_show_attempt(channel->stats, at == PM_NEVER ? 0 :
+							  pm_common_us() + (at - pm_moment()));
+		channel->retry_shown = at;
+	}
+}
+
 /*
  * Nothing of the channel is on its way.  If nothing is to be sent either, what
  * its trouble was is past: there may not be a request that shows it for a long

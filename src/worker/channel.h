@@ -61,6 +61,7 @@ typedef struct PmChannel
 
 	PmChannelState state;
 	PmMoment	retry_at;		/* PM_BACKING_OFF, PM_BLOCKED */
+	PmMoment	retry_shown;	/* postmark_status says so; PM_NEVER: nothing */
 	int			failures;		/* in a row */
 	bool		trial;			/* one message at a time until one succeeds */
 	bool		good_news;		/* one succeeded since it was closed */
@@ -144,6 +145,7 @@ extern void pm_channel_search_failed(PmChannel *channel,
 extern void pm_channel_no_token(PmChannel *channel);
 extern void pm_channel_damaged(PmChannel *channel, const char *what);
 extern void pm_channels_mended(void);
+extern void pm_channels_show(void);
 extern void pm_channel_rested(PmChannel *channel, PmMoment now);
 extern void pm_channel_tick(PmChannel *channel, PmMoment now);
 extern bool pm_channel_can_claim(PmChannel *channel, PmMoment now);

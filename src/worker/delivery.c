@@ -382,6 +382,7 @@ pm_delivery_turn(void)
 	if (failures == 0 && pm_store_done())
 		pm_health_mended("store the result of ");
 	see_who_rests(now);
+	pm_channels_show();
 	pm_report_states();
 
 	if (pm_sweep_keep(now))

@@ -331,10 +331,12 @@ count_request(PmJob *job)
 
 	job->started = pm_moment();
 	pm_stats_add(stats, PM_COUNT_REQUESTS, 1);
-	if (!job->batch->deferred)
-		for (i = 0; i < job->batch->nmessages; i++)
-			pm_stats_time(stats, PM_COMMIT_TO_REQUEST,
-						  now - job->batch->messages[i].created_at);
+	if (job->batch->deferred)
+		return;
+	pm_stats_mark(stats);
+	for (i = 0; i < job->batch->nmessages; i++)
+		pm_stats_time(stats, PM_COMMIT_TO_REQUEST,
+					  now - job->batch->messages[i].created_at);
 }
 
 /* It has ended: count how. */

@@ -1,5 +1,6 @@
 # The wall clock is set back, as on a machine that booted with a wrong one:
-# nothing waits for longer than it would have.
+# nothing waits for longer than it would have. And what is shown of the last
+# minutes goes when they have passed.
 
 use strict;
 use warnings FATAL => 'all';
@@ -106,6 +107,37 @@ $node->stop;
 $preload->set_clock(-10 * 3600);
 $preload->start($node);
 arrived('again', 'a worker that starts after it was set back tries again, too');
+
+# p50 and p99 are those of the last minutes
+sub lately
+{
+	return $node->sql(
+		q(SELECT latency_p50 <= latency_p99 FROM postmark_status WHERE connector = 'codes')
+	);
+}
+
+$node->sql("ALTER SYSTEM SET timing_clock_source = 'system'")
+  if $node->sql(
+	"SELECT count(*) FROM pg_settings WHERE name = 'timing_clock_source'");
+$node->stop;
+$preload->start($node);
+$node->wait_worker;
+is(lately(), '', 'a server that has sent nothing knows no latency');
+queue('codes', 'early');
+arrived('early', 'it sends');
+is(lately(), 't', 'and knows how long that took');
+$preload->pass(240);
+is(lately(), 't', 'so it does some minutes later');
+$preload->pass(420);
+is(lately(), '', 'but no more when they have passed');
+queue('codes', 'late');
+arrived('late', 'it sends again');
+is(lately(), 't', 'and knows how long that took');
+is( $node->sql(
+		q(SELECT value FROM postmark_stats() WHERE connector = 'codes' AND metric = 'commit_to_request_count')
+	),
+	2,
+	'while the statistics have both');
 
 $node->stop;
 done_testing();

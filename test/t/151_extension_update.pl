@@ -195,6 +195,35 @@ is( $node->sql('SELECT postmark_config()->>\'fromEmail\''),
 	'the settings are the same');
 
 #
+# What others were given, or have made, of what an update replaces
+#
+$node->sql('CREATE DATABASE given');
+$node->sql(<<'SQL', 'given');
+CREATE EXTENSION postmark_connector VERSION '1.0';
+CREATE ROLE looker;
+GRANT SELECT ON postmark_status TO looker;
+GRANT EXECUTE ON FUNCTION postmark_state TO looker;
+CREATE VIEW dashboard AS SELECT connector, state, queued FROM postmark_status;
+ALTER EXTENSION postmark_connector UPDATE TO '1.1';
+SQL
+$node->configure(database => 'given');
+is( $node->sql(
+		'SET ROLE looker; SELECT state IS NOT NULL, state_age IS NOT NULL FROM postmark_status',
+		'given'),
+	't|t',
+	'who could read postmark_status reads what it has now');
+is($node->sql('SELECT connector, queued FROM dashboard', 'given'),
+	'default|0', 'a view made of it goes on');
+my ($dump) = PostgreSQL::Test::Utils::run_command(
+	[ 'pg_dump', '--schema-only', $node->connstr('given') ]);
+like(
+	$dump,
+	qr/GRANT ALL ON FUNCTION public\.postmark_state\(.*\) TO looker/,
+	'a dump has what was granted');
+$node->sql('DROP DATABASE given');
+$node->sql('DROP ROLE looker');
+
+#
 # The catalogs are those of an installation of today
 #
 $node->sql('CREATE DATABASE fresh');

@@ -174,6 +174,117 @@ ok(wait_state_saying('running', '1 messages failed.*approval', 'ask Postmark'),
 	'an account that awaits approval: a detail of it');
 
 #
+# Where nobody has configured anything, or somebody has stopped it
+#
+
+# Waits until the columns of a connector's row are so, in SQL
+sub wait_row
+{
+	my ($what, $condition, %opts) = @_;
+	my $where = $opts{connector} // "= 'default'";
+	return ok(
+		$node->poll_query_until(
+			$opts{database} // 'postgres',
+			"SELECT ($condition) IS TRUE FROM postmark_status WHERE connector $where"
+		),
+		$what);
+}
+
+$node->sql('CREATE DATABASE node');
+$node->sql('CREATE EXTENSION postmark_connector', 'node');
+wait_row(
+	'a database without a connector has a row that says so',
+	q(state = 'unconfigured' AND detail = 'this database has no connector'
+		AND hint ~ 'postmark_configure' AND worker_pid IS NOT NULL AND queued = 0
+		AND sent_last_hour = 0 AND state_age >= '0' AND next_attempt_at IS NULL),
+	database => 'node',
+	connector => 'IS NULL');
+is($node->sql('SELECT count(*) FROM postmark_status', 'node'),
+	1, 'and no other row');
+$node->configure(database => 'node');
+is( $node->sql(
+		q(SELECT string_agg(connector, ' ') FROM postmark_status), 'node'),
+	'default',
+	'a connector takes its place');
+wait_row(
+	'its age is its own',
+	q(state = 'running' AND state_age < now() - (SELECT backend_start FROM pg_stat_activity WHERE pid = worker_pid)),
+	database => 'node');
+
+$node->sql("SELECT postmark_pause(reason => 'new templates')");
+wait_row('paused by hand, and why', q(state = 'paused'
+	AND detail = 'paused by hand: new templates' AND hint ~ 'postmark_resume'
+	AND next_attempt_at IS NULL));
+$node->sql(
+	"UPDATE postmark_settings SET paused_at = now() - interval '3 days 1 hour' WHERE connector = 'default'"
+);
+wait_row('for how long', q(state = 'paused'
+	AND state_age BETWEEN '3 days 1 hour' AND '3 days 2 hours'));
+$node->sql('SELECT postmark_resume()');
+wait_row('resumed: running, as of now',
+	q(state = 'running' AND state_age < '1 hour'));
+
+PostmarkExtra::reload($node, worker => 'off');
+wait_row('the worker is switched off', q(state = 'no_worker'
+	AND detail ~ 'worker is off' AND hint ~ 'on' AND worker_pid IS NULL
+	AND next_attempt_at IS NULL));
+PostmarkExtra::reload($node, worker => undef);
+wait_row('the worker is switched on again: running', "state = 'running'");
+
+$node->sql('CREATE DATABASE copy TEMPLATE postgres');
+wait_row(
+	'a copied database',
+	q(state = 'copied' AND detail ~ 'copy of another one' AND hint ~ 'postmark_resume'
+		AND next_attempt_at IS NULL),
+	database => 'copy');
+$node->sql('SELECT postmark_resume()', 'copy');
+wait_row(
+	'a copied database that is resumed runs',
+	q(state = 'running' AND state_age < '1 hour'),
+	database => 'copy');
+$node->sql('DROP DATABASE copy');
+$node->sql('DROP DATABASE node');
+
+# When it is tried again, and how late what waits is
+$sandbox->rule(
+	path => '/email*',
+	times => 1,
+	action => { status => 503, retry_after => 500 });
+queue(1);
+wait_row('backing off: when the next attempt is', q(state = 'backing_off'
+	AND next_attempt_at BETWEEN now() + interval '1 minute' AND now() + interval '500 s'
+	AND overdue_age >= '0' AND state_age >= '0'));
+$sandbox->clear_rules;
+$node->sql('SELECT postmark_resume()');
+ok($node->wait_finished, 'it is sent');
+wait_row('running: no attempt is to come', q(state = 'running'
+	AND next_attempt_at IS NULL AND overdue_age IS NULL));
+$node->sql(
+	"SELECT postmark_enqueue('later\@t.example', 'Register', '493021', send_after => now() + interval '1 hour')"
+);
+wait_row('a message for later is not overdue', q(state = 'running'
+	AND next_attempt_at BETWEEN now() + interval '50 minutes' AND now() + interval '1 hour'
+	AND overdue_age IS NULL AND oldest_age IS NOT NULL));
+$node->sql("SELECT postmark_cancel_all('default')");
+$node->sql('SELECT postmark_pause()');
+$node->sql(
+	"SELECT postmark_enqueue('later\@t.example', 'Register', '493021', send_after => clock_timestamp() + interval '10 ms')"
+);
+wait_row('but it is when its time is over', q(overdue_age BETWEEN '0' AND oldest_age));
+$node->sql("SELECT postmark_cancel_all('default'); SELECT postmark_resume()");
+wait_row('how long messages waited for their request',
+	q(latency_p50 > '0' AND latency_p50 <= latency_p99));
+
+# What is not committed is nobody's state
+my $since = $node->sql(
+	"SELECT clock_timestamp() - state_age + interval '10 ms' FROM postmark_status WHERE connector = 'default'"
+);
+$node->sql(
+	'BEGIN; SELECT postmark_pause(); SELECT state FROM postmark_status; ROLLBACK');
+wait_row('a pause that is rolled back was none',
+	"state = 'running' AND clock_timestamp() - state_age <= '$since'");
+
+#
 # The token directory
 #
 

@@ -3,7 +3,7 @@
 
 =head1 NAME
 
-PostmarkPreload - memory that is refused and a clock that is set, for TAP tests
+PostmarkPreload - memory that is refused and clocks that are set, for TAP tests
 
 =head1 SYNOPSIS
 
@@ -57,7 +57,7 @@ sub new
 		'-o', $self->{library}, $source);
 	open my $file, '>', $self->{control} or croak "$self->{control}: $!";
 	binmode $file;
-	print $file "\0" x 24;
+	print $file "\0" x 32;
 	close $file;
 	return $self;
 }
@@ -142,6 +142,17 @@ Sets the server's wall clock so much ahead of the real one.
 =cut
 
 sub set_clock { return $_[0]->put(16, pack 'q', $_[1] * 1_000_000); }
+
+=pod
+
+=item $preload->pass($seconds)
+
+As if so much time had passed since the server's start, by the clock that nobody
+sets.
+
+=cut
+
+sub pass { return $_[0]->put(24, pack 'q', $_[1] * 1_000_000); }
 
 =pod
 

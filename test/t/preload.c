@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * preload.c
- *		What befalls a server, for tests: memory that is refused, a wall clock
- *		that is set.  To be loaded by LD_PRELOAD; see PostmarkPreload.pm.
+ *		What befalls a server, for tests: memory that is refused, clocks that
+ *		are set.  To be loaded by LD_PRELOAD; see PostmarkPreload.pm.
  *
  * The file that POSTMARK_PRELOAD names is shared by all processes, and written
  * by the test.
@@ -30,6 +30,7 @@ typedef struct Control
 	int32_t		refused;		/* how many were */
 	int32_t		lasting;		/* all that follow are refused, too */
 	int64_t		clock_us;		/* the wall clock is so much ahead */
+	int64_t		steady_us;		/* and the clock that nobody sets */
 } Control;
 
 extern void *__libc_malloc(size_t size);
@@ -97,10 +98,12 @@ clock_gettime(clockid_t clock, struct timespec *time)
 {
 	int			result = syscall(SYS_clock_gettime, clock, time);
 
-	if (result == 0 && control && clock == CLOCK_REALTIME)
+	if (result == 0 && control &&
+		(clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC))
 	{
 		int64_t		us = time->tv_sec * INT64_C(1000000) +
-			time->tv_nsec / 1000 + control->clock_us;
+			time->tv_nsec / 1000 + (clock == CLOCK_REALTIME ?
+									control->clock_us : control->steady_us);
 
 		time->tv_sec = us / 1000000;
 		time->tv_nsec = us % 1000000 * 1000;
