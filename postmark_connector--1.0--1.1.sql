@@ -431,6 +431,332 @@ FROM (SELECT) AS database
 			AND m.finished_at > pg_catalog.now() - interval '1 hour') o;
 
 -- ----------------------------------------------------------------------
+-- What \df+ says of functions with many arguments, and \d+ of each column
+-- ----------------------------------------------------------------------
+
+COMMENT ON FUNCTION @extschema@.postmark_configure IS
+	'validate and store a connector''s settings, all of them or none. config: the connector JSON, of which serverToken, fromEmail and templates are required; postmark_config gives an example back';
+COMMENT ON FUNCTION @extschema@.postmark_check IS
+	'ask Postmark whether token, stream and templates are in order; sends nothing. config: settings that are not stored yet; null: the stored ones';
+COMMENT ON FUNCTION @extschema@.postmark_test IS
+	'send a real test mail to email: usage type Generic, code 000000. config: settings that are not stored yet; null: the stored ones';
+COMMENT ON FUNCTION @extschema@.postmark_pause IS
+	'stop sending queued messages of a connector; queueing goes on, and messages expire. reason: what postmark_status is to say';
+COMMENT ON FUNCTION @extschema@.postmark_send IS
+	'send a message now and return Postmark''s MessageID, or raise an error; not transactional: the mail stays sent. usage_type: chooses the template; code, payload: the template''s model; locale: chooses among the usage type''s templates';
+COMMENT ON FUNCTION @extschema@.postmark_enqueue IS
+	'queue a message with the transaction and return its id. usage_type: chooses the template; code, payload: the template''s model; locale: chooses among the usage type''s templates; send_after: not before that; expires_in: never sent later than that, by default 10 minutes with a code, 1 day without';
+COMMENT ON FUNCTION @extschema@.postmark_issue_code IS
+	'make a verification code, queue the mail that carries it, and return the message''s id; an older code for the same address and usage type ends when the mail is sent. usage_type: chooses the template; payload: further keys of its model; locale: chooses among the usage type''s templates';
+COMMENT ON FUNCTION @extschema@.postmark_issue_token IS
+	'make a token, queue the mail that carries the link with it in place of {token}, and return the message''s id. usage_type: chooses the template; link: begins with the connector''s linkPrefix, if it has one; payload: further keys of the template''s model; locale: chooses among the usage type''s templates';
+COMMENT ON FUNCTION @extschema@.postmark_verify_code IS
+	'use a code up: verified (once), mismatch, expired, exhausted or not_found; a wrong guess counts also if the transaction rolls back';
+COMMENT ON FUNCTION @extschema@.postmark_wait IS
+	'wait until a message is finished and return its status, or the present one at the timeout; null: there is no such message';
+COMMENT ON FUNCTION @extschema@.postmark_flush IS
+	'wait until what is due now is finished: true; false at the timeout, or at once if a connector concerned does not send: a NOTICE says which, and why';
+COMMENT ON FUNCTION @extschema@.postmark_enqueue_trigger IS
+	'row trigger that queues a message: (''email column'', ''usage type'', ''code column''), or name=value pairs after the usage type: code, payload, locale (columns), connector, expires_in';
+COMMENT ON FUNCTION @extschema@.postmark_issue_code_trigger IS
+	'row trigger that issues a code: (''email column'', ''usage type''), then name=value pairs: payload, locale (columns), connector';
+
+COMMENT ON COLUMN @extschema@.postmark_settings.connector IS
+	'name of the connector';
+COMMENT ON COLUMN @extschema@.postmark_settings.paused_at IS
+	'since when it is paused by hand; null: it is not';
+COMMENT ON COLUMN @extschema@.postmark_settings.pause_reason IS
+	'as given to postmark_pause';
+COMMENT ON COLUMN @extschema@.postmark_settings.configured_at IS
+	'when postmark_configure was last called';
+COMMENT ON COLUMN @extschema@.postmark_templates.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_templates.usage_type IS
+	'Register, SignIn and so on';
+COMMENT ON COLUMN @extschema@.postmark_templates.template_alias IS
+	'alias of the template in Postmark';
+COMMENT ON COLUMN @extschema@.postmark_templates.priority IS
+	'0 to 9; higher goes first';
+COMMENT ON COLUMN @extschema@.postmark_secrets.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_secrets.server_token IS
+	'Postmark''s; null: from the token directory, or none';
+COMMENT ON COLUMN @extschema@.postmark_secrets.webhook_secret IS
+	'what postmark_webhook asks for; two of them with a line break between while they are changed';
+COMMENT ON COLUMN @extschema@.postmark_secrets.code_key IS
+	'key of the HMACs of codes and tokens';
+COMMENT ON COLUMN @extschema@.postmark_queue.created_at IS
+	'when it was queued; set by the row trigger whatever is supplied';
+COMMENT ON COLUMN @extschema@.postmark_queue.expires_at IS
+	'it is never sent after; null when it is inserted: by the template, or 10 minutes with a code, 1 day without';
+COMMENT ON COLUMN @extschema@.postmark_queue.email IS
+	'recipient, one address';
+COMMENT ON COLUMN @extschema@.postmark_queue.usage_type IS
+	'chooses the template';
+COMMENT ON COLUMN @extschema@.postmark_queue.code IS
+	'in the template''s model; gone when the message is finished';
+COMMENT ON COLUMN @extschema@.postmark_queue.payload IS
+	'further keys of the template''s model, an object; gone when the message is finished';
+COMMENT ON COLUMN @extschema@.postmark_queue.locale IS
+	'chooses among the usage type''s templates';
+COMMENT ON COLUMN @extschema@.postmark_queue.connector IS
+	'of postmark_settings; null when it is inserted: default';
+COMMENT ON COLUMN @extschema@.postmark_deferred.id IS
+	'of the message';
+COMMENT ON COLUMN @extschema@.postmark_deferred.lane IS
+	'as in postmark_queue';
+COMMENT ON COLUMN @extschema@.postmark_deferred.due_at IS
+	'when it is to be sent';
+COMMENT ON COLUMN @extschema@.postmark_deferred.created_at IS
+	'when it was queued';
+COMMENT ON COLUMN @extschema@.postmark_deferred.expires_at IS
+	'it is never sent after';
+COMMENT ON COLUMN @extschema@.postmark_deferred.email IS
+	'recipient';
+COMMENT ON COLUMN @extschema@.postmark_deferred.usage_type IS
+	'chooses the template';
+COMMENT ON COLUMN @extschema@.postmark_deferred.code IS
+	'as in postmark_queue';
+COMMENT ON COLUMN @extschema@.postmark_deferred.payload IS
+	'as in postmark_queue';
+COMMENT ON COLUMN @extschema@.postmark_deferred.locale IS
+	'chooses among the usage type''s templates';
+COMMENT ON COLUMN @extschema@.postmark_deferred.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_deferred.attempts IS
+	'requests in which it was, as far as they count';
+COMMENT ON COLUMN @extschema@.postmark_deferred.error_code IS
+	'Postmark''s ErrorCode of the last one';
+COMMENT ON COLUMN @extschema@.postmark_deferred.last_error IS
+	'why it was put off; null: send_after';
+COMMENT ON COLUMN @extschema@.postmark_deferred.no_track IS
+	'as in postmark_queue';
+COMMENT ON COLUMN @extschema@.postmark_intents.batch IS
+	'names the request in Postmark, as Metadata.postmark_batch';
+COMMENT ON COLUMN @extschema@.postmark_intents.lane IS
+	'of its messages';
+COMMENT ON COLUMN @extschema@.postmark_intents.deferred IS
+	'whether they are rows of postmark_deferred, else of postmark_queue';
+COMMENT ON COLUMN @extschema@.postmark_intents.created_at IS
+	'when the request was to begin';
+COMMENT ON COLUMN @extschema@.postmark_intents.ids IS
+	'of its messages';
+COMMENT ON COLUMN @extschema@.postmark_history.id IS
+	'of the message';
+COMMENT ON COLUMN @extschema@.postmark_history.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_history.email IS
+	'recipient';
+COMMENT ON COLUMN @extschema@.postmark_history.usage_type IS
+	'chose the template';
+COMMENT ON COLUMN @extschema@.postmark_history.locale IS
+	'chose among the usage type''s templates';
+COMMENT ON COLUMN @extschema@.postmark_history.template_alias IS
+	'the template that was sent';
+COMMENT ON COLUMN @extschema@.postmark_history.status IS
+	'sent, failed, expired, cancelled or suppressed; what became of it then is in postmark_feedback';
+COMMENT ON COLUMN @extschema@.postmark_history.attempts IS
+	'requests in which it was, as far as they count';
+COMMENT ON COLUMN @extschema@.postmark_history.message_id IS
+	'Postmark''s MessageID';
+COMMENT ON COLUMN @extschema@.postmark_history.error_code IS
+	'Postmark''s ErrorCode';
+COMMENT ON COLUMN @extschema@.postmark_history.last_error IS
+	'why it failed or expired';
+COMMENT ON COLUMN @extschema@.postmark_history.created_at IS
+	'when it was queued';
+COMMENT ON COLUMN @extschema@.postmark_history.due_at IS
+	'when it was to be sent, if not at once';
+COMMENT ON COLUMN @extschema@.postmark_history.expires_at IS
+	'it was not to be sent after';
+COMMENT ON COLUMN @extschema@.postmark_history.finished_at IS
+	'when that was stored';
+COMMENT ON COLUMN @extschema@.postmark_history.code IS
+	'of a failed message until it expires';
+COMMENT ON COLUMN @extschema@.postmark_history.payload IS
+	'of a failed message until it expires';
+COMMENT ON COLUMN @extschema@.postmark_history.no_track IS
+	'as in postmark_queue';
+COMMENT ON COLUMN @extschema@.postmark_trouble.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_trouble.state IS
+	'blocked, backing_off, or running where some mail waits';
+COMMENT ON COLUMN @extschema@.postmark_trouble.detail IS
+	'what Postmark, or the network, said';
+COMMENT ON COLUMN @extschema@.postmark_trouble.hint IS
+	'what to do';
+COMMENT ON COLUMN @extschema@.postmark_trouble.since IS
+	'when that was written';
+COMMENT ON COLUMN @extschema@.postmark_instance.singleton IS
+	'true: there is one row';
+COMMENT ON COLUMN @extschema@.postmark_instance.database IS
+	'OID of the database; another one''s: this is a copy';
+COMMENT ON COLUMN @extschema@.postmark_instance.timeline IS
+	'of the server when the worker last looked; another one: there was a failover';
+COMMENT ON COLUMN @extschema@.postmark_instance.forget_key IS
+	'key of the HMACs of postmark_forgotten';
+COMMENT ON COLUMN @extschema@.postmark_codes.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_codes.usage_type IS
+	'for which it is good';
+COMMENT ON COLUMN @extschema@.postmark_codes.token IS
+	'true: a token, false: a code';
+COMMENT ON COLUMN @extschema@.postmark_codes.email IS
+	'as it was given';
+COMMENT ON COLUMN @extschema@.postmark_codes.hmac IS
+	'of the code or token';
+COMMENT ON COLUMN @extschema@.postmark_codes.created_at IS
+	'when it was issued';
+COMMENT ON COLUMN @extschema@.postmark_codes.expires_at IS
+	'it is good until then';
+COMMENT ON COLUMN @extschema@.postmark_sends.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_sends.address IS
+	'the email with A to Z folded to a to z';
+COMMENT ON COLUMN @extschema@.postmark_sends.sent_at IS
+	'when it was queued';
+COMMENT ON COLUMN @extschema@.postmark_sends.id IS
+	'of the message';
+COMMENT ON COLUMN @extschema@.postmark_sends.usage_type IS
+	'for resendInterval';
+COMMENT ON COLUMN @extschema@.postmark_attempts.attempts IS
+	'how many failed';
+COMMENT ON COLUMN @extschema@.postmark_attempts.since IS
+	'the first of them';
+COMMENT ON COLUMN @extschema@.postmark_attempts.until IS
+	'counts for nothing from then on';
+COMMENT ON COLUMN @extschema@.postmark_feedback.id IS
+	'of the message';
+COMMENT ON COLUMN @extschema@.postmark_feedback.delivered_at IS
+	'when the recipient''s server took it';
+COMMENT ON COLUMN @extschema@.postmark_feedback.event_at IS
+	'when what feedback says happened';
+COMMENT ON COLUMN @extschema@.postmark_feedback.feedback IS
+	'type and description, as Postmark said them; empty: none';
+COMMENT ON COLUMN @extschema@.postmark_outcomes.id IS
+	'of the message';
+COMMENT ON COLUMN @extschema@.postmark_outcomes.created_at IS
+	'of the message';
+COMMENT ON COLUMN @extschema@.postmark_outcomes.status IS
+	'complained, bounced or delivered; null: none of them';
+COMMENT ON COLUMN @extschema@.postmark_outcomes.delivered_at IS
+	'when the recipient''s server took it';
+COMMENT ON COLUMN @extschema@.postmark_outcomes.feedback IS
+	'what Postmark said of a bounce or complaint';
+COMMENT ON COLUMN @extschema@.postmark_suppressed.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_suppressed.message_stream IS
+	'of Postmark''s server';
+COMMENT ON COLUMN @extschema@.postmark_suppressed.email IS
+	'as Postmark writes it';
+COMMENT ON COLUMN @extschema@.postmark_suppressed.reason IS
+	'HardBounce, SpamComplaint or ManualSuppression; InactiveRecipient until Postmark says more';
+COMMENT ON COLUMN @extschema@.postmark_suppressed.origin IS
+	'Recipient, Customer or Admin';
+COMMENT ON COLUMN @extschema@.postmark_suppressed.since IS
+	'as far as Postmark has said, or since it was heard of';
+COMMENT ON COLUMN @extschema@.postmark_suppressions.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_suppressions.message_stream IS
+	'of Postmark''s server';
+COMMENT ON COLUMN @extschema@.postmark_suppressions.email IS
+	'as Postmark writes it';
+COMMENT ON COLUMN @extschema@.postmark_suppressions.reason IS
+	'HardBounce, SpamComplaint or ManualSuppression; InactiveRecipient until Postmark says more';
+COMMENT ON COLUMN @extschema@.postmark_suppressions.origin IS
+	'Recipient, Customer or Admin';
+COMMENT ON COLUMN @extschema@.postmark_suppressions.since IS
+	'as far as Postmark has said, or since it was heard of';
+COMMENT ON COLUMN @extschema@.postmark_inquiries.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_inquiries.message_stream IS
+	'of Postmark''s server';
+COMMENT ON COLUMN @extschema@.postmark_inquiries.address IS
+	'the email with A to Z folded to a to z';
+COMMENT ON COLUMN @extschema@.postmark_inquiries.noted_at IS
+	'when it turned out that there is something to ask';
+COMMENT ON COLUMN @extschema@.postmark_forgotten.address_hash IS
+	'HMAC of the folded address';
+COMMENT ON COLUMN @extschema@.postmark_forgotten.forgotten_at IS
+	'when postmark_forget was called; news from before it are ignored';
+COMMENT ON COLUMN @extschema@.postmark_messages.id IS
+	'as postmark_enqueue returned it';
+COMMENT ON COLUMN @extschema@.postmark_messages.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_messages.email IS
+	'recipient';
+COMMENT ON COLUMN @extschema@.postmark_messages.usage_type IS
+	'chooses the template';
+COMMENT ON COLUMN @extschema@.postmark_messages.locale IS
+	'chooses among the usage type''s templates';
+COMMENT ON COLUMN @extschema@.postmark_messages.template_alias IS
+	'the template that was sent';
+COMMENT ON COLUMN @extschema@.postmark_messages.status IS
+	'queued, deferred, sending, sent, delivered, bounced, complained, failed, expired, cancelled or suppressed';
+COMMENT ON COLUMN @extschema@.postmark_messages.attempts IS
+	'requests in which it was, as far as they count';
+COMMENT ON COLUMN @extschema@.postmark_messages.message_id IS
+	'Postmark''s MessageID';
+COMMENT ON COLUMN @extschema@.postmark_messages.error_code IS
+	'Postmark''s ErrorCode';
+COMMENT ON COLUMN @extschema@.postmark_messages.last_error IS
+	'why it was put off, failed or expired';
+COMMENT ON COLUMN @extschema@.postmark_messages.created_at IS
+	'when it was queued';
+COMMENT ON COLUMN @extschema@.postmark_messages.due_at IS
+	'when it is to be sent';
+COMMENT ON COLUMN @extschema@.postmark_messages.expires_at IS
+	'it is never sent after';
+COMMENT ON COLUMN @extschema@.postmark_messages.finished_at IS
+	'when it got its final status';
+COMMENT ON COLUMN @extschema@.postmark_messages.delivered_at IS
+	'when the recipient''s server took it';
+COMMENT ON COLUMN @extschema@.postmark_messages.feedback IS
+	'what Postmark said of it after it had accepted it';
+COMMENT ON COLUMN @extschema@.postmark_status.connector IS
+	'of postmark_settings; null: the database has no connector yet';
+COMMENT ON COLUMN @extschema@.postmark_status.state IS
+	'running, paused, blocked, backing_off, unconfigured, no_worker, copied or capturing';
+COMMENT ON COLUMN @extschema@.postmark_status.detail IS
+	'why it is in that state';
+COMMENT ON COLUMN @extschema@.postmark_status.hint IS
+	'what to do';
+COMMENT ON COLUMN @extschema@.postmark_status.queued IS
+	'messages to send now';
+COMMENT ON COLUMN @extschema@.postmark_status.deferred IS
+	'messages to send later';
+COMMENT ON COLUMN @extschema@.postmark_status.in_flight IS
+	'messages in requests that are under way or in doubt';
+COMMENT ON COLUMN @extschema@.postmark_status.oldest_age IS
+	'since the oldest of these was queued';
+COMMENT ON COLUMN @extschema@.postmark_status.sent_last_hour IS
+	'messages that Postmark accepted in the last hour';
+COMMENT ON COLUMN @extschema@.postmark_status.failed_last_hour IS
+	'messages of the last hour that failed, expired or were suppressed';
+COMMENT ON COLUMN @extschema@.postmark_status.last_sent_at IS
+	'when Postmark last accepted a message';
+COMMENT ON COLUMN @extschema@.postmark_status.last_error IS
+	'newest error of the connector, or of a message of the last hour';
+COMMENT ON COLUMN @extschema@.postmark_status.worker_pid IS
+	'process of the database''s worker; null: there is none';
+COMMENT ON COLUMN @extschema@.postmark_status.delivered_last_hour IS
+	'of sent_last_hour, as far as Postmark has said';
+COMMENT ON COLUMN @extschema@.postmark_status.bounced_last_hour IS
+	'of sent_last_hour, as far as Postmark has said';
+COMMENT ON COLUMN @extschema@.postmark_status.complained_last_hour IS
+	'of sent_last_hour, as far as Postmark has said';
+COMMENT ON COLUMN @extschema@.postmark_status.state_age IS
+	'for how long it has been in this state, as far as this server has seen';
+COMMENT ON COLUMN @extschema@.postmark_status.next_attempt_at IS
+	'when it, or the next deferred message, is tried; null: nothing is to be tried';
+COMMENT ON COLUMN @extschema@.postmark_status.overdue_age IS
+	'for how long the message that was to be sent first waits';
+COMMENT ON COLUMN @extschema@.postmark_status.latency_p50 IS
+	'from queueing to request, half of the messages of the last minutes; null: there were none';
+COMMENT ON COLUMN @extschema@.postmark_status.latency_p99 IS
+	'the same, all of them but one in a hundred';
+
+-- ----------------------------------------------------------------------
 -- Nothing for anybody but the owner, also where ALTER DEFAULT PRIVILEGES would
 -- give it: of what this version adds, for what was given of 1.0's objects
 -- remains

@@ -31,6 +31,11 @@ WHERE NOT tgisinternal AND tgname !~ '^postmark_';
 
 -- none without a comment
 SELECT kind, type, name FROM test.objects WHERE comment IS NULL AND kind <> 'pg_type';
+SELECT c.relname, a.attname FROM pg_class c JOIN test.objects o ON o.objid = c.oid JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relkind IN ('r', 'v') AND a.attnum > 0 AND NOT a.attisdropped AND col_description(c.oid, a.attnum) IS NULL;
+-- of many arguments each is explained
+SELECT p.proname, a FROM pg_proc p JOIN test.objects o ON o.objid = p.oid, unnest(p.proargnames[1:p.pronargs]) a
+WHERE p.pronargs > 4 AND a NOT IN ('email', 'connector') AND o.comment !~ ('\m' || a || '\M');
 
 -- no function name is overloaded
 SELECT proname FROM pg_proc p JOIN test.objects o ON o.objid = p.oid GROUP BY 1 HAVING count(*) > 1;
