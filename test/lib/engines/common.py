@@ -273,20 +273,15 @@ class Writer:
     PATIENCE = 1.0
     PAUSE = 0.005
 
-    def __init__(self, prefix, ports, database="postgres"):
-        self.prefix, self.ports, self.database = prefix, list(ports), database
-        self.tried, self.committed = {}, {}
+    def __init__(self, prefix, ports, before=None):
+        """before: a writer that has ended, and in whose place this one is"""
+        self.prefix, self.ports = prefix, list(ports)
+        self.tried, self.committed = (before.tried, before.committed) if before else ({}, {})
         self._session, self._since, self._error = None, None, None
         self._end = threading.Event()
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._write, self._watch)]
         for thread in self._threads:
             thread.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.stop()
 
     def stop(self):
         self._end.set()
@@ -306,21 +301,19 @@ class Writer:
         for port in list(self.ports):
             try:
                 return psycopg.connect(
-                    f"host=127.0.0.1 port={port} dbname={self.database} user=postgres connect_timeout=2"
+                    f"host=127.0.0.1 port={port} dbname=postgres user=postgres connect_timeout=2"
                     " target_session_attrs=read-write", autocommit=True)
             except psycopg.Error as error:
                 self._error = error
         return None
 
     def _write(self):
-        number = 0
         while not self._end.is_set():
             self._session = self._session or self._connect()
             if self._session is None:
                 time.sleep(0.01)
                 continue
-            number += 1
-            address = f"{self.prefix}{number}@t.example"
+            address = f"{self.prefix}{len(self.tried) + 1}@t.example"
             self.tried[address] = time.time_ns() // 1000
             try:
                 self._since = time.monotonic()
@@ -343,8 +336,3 @@ class Writer:
                 with contextlib.suppress(psycopg.Error, OSError):
                     with socket.socket(fileno=os.dup(session.fileno())) as connection:
                         connection.shutdown(socket.SHUT_RDWR)
-
-
-def survivors(conninfo, prefix):
-    """The addresses that signed up, as the server has them now"""
-    return {row[0] for row in query(conninfo, "SELECT email FROM signup WHERE email LIKE %s", prefix + "%")}

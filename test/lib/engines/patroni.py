@@ -22,15 +22,16 @@ import sys
 import psycopg
 
 from common import (BINDIR, CONNECTOR, DIR, SIGNUP, UNFINISHED, Sandbox, Trouble, Writer, ask, finish,
-                    free_ports, heading, log_of, none, note, ok, query, start, survivors, until, value)
+                    free_ports, heading, log_of, none, note, ok, query, start, until, value)
 
 PATRONI, ETCD = "/usr/bin/patroni", "/usr/bin/etcd"
 NAMES = ["alpha", "beta", "gamma"]
 LEASE = 20                      # s; Patroni's least
 PROMOTED = re.compile(r"^(\S+ \S+) UTC \[\d+\] LOG:  database system is ready to accept connections$", re.M)
 NEW_CODE_LIMIT = 1.0            # s from promotion to the request with a new code
-# of Postmark's search: how far offsets reach
-WINDOW = 10000
+INVITED = "CREATE TABLE invited (email text PRIMARY KEY)"
+SURVIVORS = "SELECT email FROM signup UNION ALL SELECT email FROM invited"
+MANY = 10500                    # more than offsets of Postmark's search reach
 
 
 def tree(pid):
@@ -223,9 +224,30 @@ class Watch:
 
     def __enter__(self):
         heading(self.name)
-        self.writer = Writer(self.prefix, [node.port for node in self.cluster.nodes])
+        self.write()
         self.writer.wait(100)
         return self
+
+    def write(self):
+        """Somebody signs up, from now on."""
+        self.writer = Writer(self.prefix, [node.port for node in self.cluster.nodes], self.writer)
+
+    def sign_up(self, node, number):
+        """So many more at once"""
+        node.sql("INSERT INTO signup SELECT %s || 'many' || i || '@t.example', '000000'"
+                 " FROM generate_series(1, %s) i", self.prefix, number)
+
+    def invite(self, node, number, after):
+        """Messages that are sent later"""
+        node.sql("WITH made AS (INSERT INTO invited SELECT %s || 'invited' || i || '@t.example'"
+                 " FROM generate_series(1, %s) i RETURNING email)"
+                 " SELECT postmark_enqueue(email, 'Register', send_after => now() + %s::interval) FROM made",
+                 self.prefix, number, after)
+
+    def wait_mails(self, which, number):
+        def arrived():
+            return len(self.cluster.sandbox.mails(self.prefix + which))
+        until(lambda: arrived() >= number, lambda: f"of {number} mails {arrived()} arrive")
 
     def taken_over_by(self, node):
         """Somebody else is the leader now; goes on until who signs up has
@@ -242,7 +264,7 @@ class Watch:
         until(lambda: leader.value(UNFINISHED) == 0,
               lambda: f"messages are not finished: {leader.sql('SELECT * FROM postmark_status')}")
         mails = self.cluster.sandbox.mails(self.prefix)
-        there = survivors(leader.conninfo, self.prefix)
+        there = {address for address, in leader.sql(SURVIVORS) if address.startswith(self.prefix)}
         lost = [address for address in there if address not in mails]
         twice = [address for address in mails if len(mails[address]) > 1]
         gone = set(self.writer.committed) - there
@@ -297,7 +319,73 @@ def stand_still(cluster):
         watch.writer.wait(200)
 
 
-SCENARIOS = {"switchover": switchover, "kill": kill, "stop": stand_still}
+def cut_off(cluster):
+    """The replicas hear of nothing more, then the leader is killed: what it
+    sent last is unsent where they stand, with more than a page of Postmark's
+    search, and more than offsets reach, accepted since."""
+    if cluster.synchronous:
+        return                  # then it commits nothing, as it should
+    with Watch(cluster, "walreceivers stopped, leader killed") as watch:
+        leader = cluster.leader()
+        watch.invite(leader, 300, "4 s")
+        watch.writer.stop()
+        cluster.settle()
+        receivers = [node.walreceiver() for node in cluster.replicas()]
+        send(signal.SIGSTOP, receivers)
+        try:
+            watch.wait_mails("invited", 300)
+            watch.sign_up(leader, MANY)
+            watch.wait_mails("many", MANY)
+            leader.kill()
+        finally:
+            # They are not to read what the network still holds.
+            send(signal.SIGTERM, receivers)
+            send(signal.SIGCONT, receivers)
+        watch.write()
+        watch.taken_over_by(cluster.leader(leader))
+        leader.start()
+    found = cluster.leader().value("SELECT value FROM postmark_stats() WHERE metric = 'found_again'")
+    ok(found >= 300, f"{watch.name}: the new leader finds in Postmark what the old one sent", found)
+    ok("running pg_rewind" in log_of(leader.log, 10000), f"{cluster.name}: pg_rewind takes the old leader back")
+    with Watch(cluster, "switchover to a leader that was rewound") as watch:
+        watch.taken_over_by(cluster.switchover(leader))
+
+
+def search(cluster):
+    for what, action in (("slow", {"latency": 5}), ("down", {"status": 500})):
+        with Watch(cluster, f"switchover, Postmark's search is {what}") as watch:
+            leader = cluster.leader()
+            watch.sign_up(leader, MANY)
+            watch.wait_mails("many", MANY)
+            watch.invite(leader, 300, "8 s")
+            cluster.sandbox.rule(path="/messages/outbound", action=action)
+            try:
+                watch.taken_over_by(cluster.switchover())
+                watch.writer.wait(500)
+            finally:
+                cluster.sandbox.clear_rules()
+
+
+def reinit(cluster):
+    with Watch(cluster, "reinit of a replica while the queue drains") as watch:
+        leader = cluster.leader()
+        cluster.sandbox.rule(path="/email/batch*", action={"latency": 2})
+        try:
+            watch.sign_up(leader, 2 * MANY)
+            replica = cluster.replicas()[0]
+            status, answer = replica.ask("reinitialize", "POST", {"force": True}, 60)
+            if status != 200:
+                raise Trouble(f"reinitialize: {status} {answer}")
+            watch.wait_mails("many", 2 * MANY)
+        finally:
+            cluster.sandbox.clear_rules()
+        cluster.settle()
+        ok("Removing data directory" in log_of(replica.log, 10000), f"{watch.name}: it begins anew")
+        watch.taken_over_by(cluster.switchover(replica))
+
+
+SCENARIOS = {"switchover": switchover, "kill": kill, "stop": stand_still, "cut-off": cut_off, "search": search,
+             "reinit": reinit}
 
 
 def main():
@@ -313,6 +401,7 @@ def main():
         leader.sql("CREATE EXTENSION postmark_connector")
         leader.sql("SELECT postmark_configure(%s)", CONNECTOR)
         leader.sql(SIGNUP)
+        leader.sql(INVITED)
         cluster.settle()
         for name in scenarios:
             try:
