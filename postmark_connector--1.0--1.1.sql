@@ -278,11 +278,44 @@ ALTER TABLE @extschema@.postmark_forgotten ALTER address_hash SET STATISTICS 0;
 COMMENT ON TABLE @extschema@.postmark_forgotten IS
 	'addresses that were erased, as HMAC-SHA-256 under postmark_instance.forget_key, so that old news does not bring them back';
 
+-- The key is of nothing that a test would order by; it lets rows be deleted
+-- while a publication holds the table.
+CREATE TABLE @extschema@.postmark_captures (
+	message_id uuid PRIMARY KEY,
+	id bigint,
+	connector text COLLATE "C" NOT NULL,
+	email text NOT NULL,
+	usage_type text NOT NULL,
+	template_alias text NOT NULL,
+	template_model jsonb NOT NULL,
+	captured_at timestamptz NOT NULL
+);
+CREATE INDEX postmark_captures_captured_at ON @extschema@.postmark_captures (captured_at);
+ALTER TABLE @extschema@.postmark_captures ALTER email SET STATISTICS 0, ALTER template_model SET STATISTICS 0;
+COMMENT ON TABLE @extschema@.postmark_captures IS
+	'messages that a connector with "delivery": "capture" kept instead of sending them; codes and links in plain';
+COMMENT ON COLUMN @extschema@.postmark_captures.message_id IS
+	'made here: what postmark_send returned, or postmark_messages shows';
+COMMENT ON COLUMN @extschema@.postmark_captures.id IS
+	'the queued message''s; NULL: postmark_send or postmark_test, which queue none';
+
+CREATE VIEW @extschema@.postmark_captured AS
+SELECT c.id, c.connector, c.email, c.usage_type, c.template_alias, c.template_model, c.captured_at
+FROM @extschema@.postmark_captures c;
+COMMENT ON VIEW @extschema@.postmark_captured IS
+	'messages that were kept instead of being sent, as "delivery": "capture" says';
+
+CREATE FUNCTION @extschema@.postmark_captured_clear()
+	RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_captured_clear() IS
+	'forget the messages in postmark_captured; returns how many there were';
+
 DO $$
 DECLARE
 	name text;
 BEGIN
-	FOREACH name IN ARRAY ARRAY['feedback', 'suppressed', 'inquiries', 'forgotten']
+	FOREACH name IN ARRAY ARRAY['feedback', 'suppressed', 'inquiries', 'forgotten', 'captures']
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER postmark_not_replicated
 			BEFORE INSERT OR UPDATE OR DELETE ON %2$s.%1$I
@@ -769,7 +802,8 @@ DECLARE
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
 		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',
-		'postmark_stats', 'postmark_stats_reset', 'postmark_unsuppress', 'postmark_unlock', 'postmark_settings_row'
+		'postmark_stats', 'postmark_stats_reset', 'postmark_unsuppress', 'postmark_unlock', 'postmark_settings_row',
+		'postmark_captures', 'postmark_captured', 'postmark_captured_clear'
 	];
 	object record;
 BEGIN

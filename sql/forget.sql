@@ -2,6 +2,7 @@
 \set ECHO none
 \i sql/common.inc
 \set ECHO all
+SET test.delivery = capture;
 SELECT postmark_configure(test.config('{"webhookSecret": "0123456789abcdef-one"}'));
 SELECT postmark_configure(test.config('{"webhookSecret": "0123456789abcdef-one"}'), 'other');
 -- every row of the extension's tables that shows an address, in any column

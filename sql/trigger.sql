@@ -7,6 +7,7 @@
 \i :common
 \set ECHO all
 
+SET test.delivery = capture;
 SELECT postmark_configure(test.config());
 SELECT postmark_configure(test.config(), 'other');
 SELECT postmark_pause();

@@ -67,6 +67,12 @@ static PmStatement forget_sends = {DELETED("postmark_sends"), 1, {TEXTOID}};
 static PmStatement forget_suppressed = {DELETED("postmark_suppressed"), 1, {TEXTOID}};
 static PmStatement forget_inquiries = {DELETED("postmark_inquiries"), 1, {TEXTOID}};
 
+static PmStatement forget_captures = {
+	"WITH gone AS (DELETE FROM @.postmark_captures WHERE " FOLDED PM_EQ "$1"
+	" RETURNING 1) SELECT pg_catalog.count(*) FROM gone",
+	1, {TEXTOID}
+};
+
 /* Run one of the above, whatever the transaction's snapshot. */
 static int64
 run(PmStatement *statement, Datum argument)
@@ -174,6 +180,7 @@ postmark_forget(PG_FUNCTION_ARGS)
 	n += run(&forget_sends, argument);
 	n += run(&forget_suppressed, argument);
 	n += run(&forget_inquiries, argument);
+	n += run(&forget_captures, argument);
 	pm_forgotten_put(address);
 	pm_disconnect_owner(&scope);
 

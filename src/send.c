@@ -4,8 +4,8 @@
  *		The SQL-callable functions that talk to Postmark themselves:
  *		postmark_send, postmark_test and postmark_check.
  *
- * They read settings and write nothing, so they work in a read-only
- * transaction and on a standby.  While they wait for the network a
+ * They read settings and write nothing, unless the connector captures what it
+ * would send, so they work in a read-only transaction and on a standby.  While they wait for the network a
  * transaction is open, but nothing is locked beyond what reading settings
  * locks, and a cancel ends the wait at once.
  *
@@ -26,11 +26,13 @@
 
 #include "base/args.h"
 #include "base/errors.h"
+#include "base/random.h"
 #include "feedback/suppression.h"
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
 #include "queue/batch.h"
+#include "queue/capture.h"
 #include "queue/message_check.h"
 #include "settings/config_json.h"
 #include "settings/config_store.h"
@@ -68,8 +70,25 @@ forget_token(char *token)
 	pfree(token);
 }
 
+/* Keep a message instead of sending it.  Returns what stands for a MessageID. */
+static Datum
+capture(const PmConnector *connector, const PmMessage *m,
+		const char *template_alias)
+{
+	PmMessage	message = *m;
+	pg_uuid_t  *message_id = palloc(sizeof(pg_uuid_t));
+
+	pm_random_uuid(message_id);
+	message.message_id = message_id;
+	message.connector = connector->name;
+	message.template_alias = pstrdup(template_alias);
+	pm_capture_at_once(&message);
+	return UUIDPGetDatum(message_id);
+}
+
 /*
- * Send one message whose parts were checked, and wait for the answer.
+ * Send one message whose parts were checked, and wait for the answer; or keep
+ * it, where the connector captures.
  *
  * Returns the MessageID.  PM001 if there is no token, PM002 if there is no
  * template, else as pm_api_raise; 57014 if cancelled, and then nobody knows
@@ -96,6 +115,8 @@ send_message(const PmConnector *connector, const PmMessage *m)
 				 errdetail_internal("%s", suppressed),
 				 errhint("See postmark_suppressions; postmark_unsuppress asks Postmark to deliver to it again."),
 				 errhidestmt(true)));
+	if (connector->captures)
+		return capture(connector, m, template->alias);
 	token = pm_connector_token(connector, false);
 
 	message.to = m->email;
@@ -369,6 +390,9 @@ postmark_check_hidden(PG_FUNCTION_ARGS)
 									 template->alias);
 	}
 
+	if (connector->captures)
+		report(rsinfo, "delivery", FOUND_BAD,
+			   "Messages are kept in postmark_captured instead of being sent. Set \"delivery\" to \"postmark\" to send them.");
 	token = pm_connector_token(connector, true);
 	if (token == NULL)
 		report(rsinfo, "token", FOUND_BAD,

@@ -35,6 +35,7 @@ typedef enum PmObject
 	PM_SUPPRESSED_KEY,			/* an index */
 	PM_INQUIRIES,
 	PM_FORGOTTEN,
+	PM_CAPTURES,
 	PM_MESSAGE_ID_SEQ,
 	PM_OBJECTS
 } PmObject;

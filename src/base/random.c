@@ -22,3 +22,12 @@ pm_random_bytes(unsigned char *bytes, int n)
 				 errhint("Try again."),
 				 errhidestmt(true)));
 }
+
+/* Make a fresh random (version 4) uuid, or raise an error. */
+void
+pm_random_uuid(pg_uuid_t *uuid)
+{
+	pm_random_bytes(uuid->data, UUID_LEN);
+	uuid->data[6] = (uuid->data[6] & 0x0f) | 0x40;
+	uuid->data[8] = (uuid->data[8] & 0x3f) | 0x80;
+}

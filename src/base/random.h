@@ -10,6 +10,9 @@
 #ifndef PM_RANDOM_H
 #define PM_RANDOM_H
 
+#include "utils/uuid.h"
+
 extern void pm_random_bytes(unsigned char *bytes, int n);
+extern void pm_random_uuid(pg_uuid_t *uuid);
 
 #endif							/* PM_RANDOM_H */

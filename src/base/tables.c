@@ -80,6 +80,7 @@ static const Column feedback[] = {PM_FEEDBACK_COLUMNS(COLUMN)};
 static const Column suppressed[] = {PM_SUPPRESSED_COLUMNS(COLUMN)};
 static const Column inquiries[] = {PM_INQUIRIES_COLUMNS(COLUMN)};
 static const Column forgotten[] = {PM_FORGOTTEN_COLUMNS(COLUMN)};
+static const Column captures[] = {PM_CAPTURES_COLUMNS(COLUMN)};
 
 /* An index that is searched directly */
 typedef struct KeyIndex
@@ -116,6 +117,7 @@ static const struct
 	[PM_SUPPRESSED_KEY] = {RELKIND_INDEX, 0, NULL, &suppressed_key},
 	[PM_INQUIRIES] = TABLE(inquiries),
 	[PM_FORGOTTEN] = TABLE(forgotten),
+	[PM_CAPTURES] = TABLE(captures),
 	[PM_MESSAGE_ID_SEQ] = {RELKIND_SEQUENCE},
 };
 

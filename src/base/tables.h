@@ -169,6 +169,16 @@
 	COLUMN(ADDRESS_HASH, "address_hash", BYTEAOID, true, PM_SQL_1_1) \
 	COLUMN(FORGOTTEN_AT, "forgotten_at", TIMESTAMPTZOID, true, PM_SQL_1_1)
 
+#define PM_CAPTURES_COLUMNS(COLUMN) \
+	COLUMN(MESSAGE_ID, "message_id", UUIDOID, true, PM_SQL_1_1) \
+	COLUMN(ID, "id", INT8OID, false, PM_SQL_1_1) \
+	COLUMN(CONNECTOR, "connector", TEXTOID, true, PM_SQL_1_1) \
+	COLUMN(EMAIL, "email", TEXTOID, true, PM_SQL_1_1) \
+	COLUMN(USAGE_TYPE, "usage_type", TEXTOID, true, PM_SQL_1_1) \
+	COLUMN(TEMPLATE_ALIAS, "template_alias", TEXTOID, true, PM_SQL_1_1) \
+	COLUMN(TEMPLATE_MODEL, "template_model", JSONBOID, true, PM_SQL_1_1) \
+	COLUMN(CAPTURED_AT, "captured_at", TIMESTAMPTZOID, true, PM_SQL_1_1)
+
 /* For an enum of a table's columns, counted from 0 */
 #define PM_COLUMN_ENUM(identifier, name, type, not_null, since) \
 	COL_##identifier,

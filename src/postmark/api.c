@@ -155,6 +155,24 @@ append_model(StringInfo buf, const char *code, Jsonb *payload)
 }
 
 /*
+ * What a template is filled in with: the message's TemplateModel as jsonb, in
+ * the current memory context.
+ */
+Jsonb *
+pm_api_model(const char *code, Jsonb *payload)
+{
+	StringInfoData buf;
+	Jsonb	   *model;
+
+	initStringInfo(&buf);
+	append_model(&buf, code, payload);
+	model = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											   CStringGetDatum(buf.data)));
+	pfree(buf.data);
+	return model;
+}
+
+/*
  * Append one message as a JSON object, in UTF-8 whatever the database's
  * encoding.
  *

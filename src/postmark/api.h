@@ -76,6 +76,7 @@ typedef struct PmSuppression
 /* Requests.  A body belongs to the caller until the request is released. */
 extern void pm_api_message(StringInfo buf, const PmConnector *connector,
 						   const PmApiMessage *message);
+extern Jsonb *pm_api_model(const char *code, Jsonb *payload);
 extern void pm_api_batch_begin(StringInfo buf);
 extern void pm_api_batch_add(StringInfo buf, const PmConnector *connector,
 							 const PmApiMessage *message);

@@ -17,6 +17,7 @@
 
 #include "utils/memutils.h"
 
+#include "base/random.h"
 #include "base/uuid_text.h"
 #include "queue/batch.h"
 
@@ -44,12 +45,7 @@ pm_batch_create(MemoryContext parent, int32 lane, bool deferred, int capacity)
 void
 pm_batch_new_uuid(PmBatch *batch)
 {
-	if (!pg_strong_random(batch->uuid.data, UUID_LEN))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
-	batch->uuid.data[6] = (batch->uuid.data[6] & 0x0f) | 0x40;
-	batch->uuid.data[8] = (batch->uuid.data[8] & 0x3f) | 0x80;
+	pm_random_uuid(&batch->uuid);
 	pm_format_uuid(&batch->uuid, batch->uuid_text);
 }
 
@@ -112,6 +108,25 @@ pm_message_finish(PmMessage *message, const char *status, const char *error)
 	message->status = status;
 	if (error)
 		message->last_error = unconstify(char *, error);
+}
+
+/*
+ * A message of the batch is kept instead of being sent, and is finished as if
+ * Postmark had accepted it; pm_batch_store puts it where it is kept.
+ */
+void
+pm_message_capture(PmBatch *batch, PmMessage *message)
+{
+	pg_uuid_t  *message_id = MemoryContextAlloc(batch->context,
+												sizeof(pg_uuid_t));
+
+	pm_random_uuid(message_id);
+	message->captured = true;
+	message->attempts++;
+	message->message_id = message_id;
+	message->error_code = -1;
+	message->last_error = NULL;
+	pm_message_finish(message, "sent", NULL);
 }
 
 /* A message of the batch was in doubt in it, and goes on without it. */

@@ -56,9 +56,11 @@ typedef struct PmMessage
 	PmDisposal	disposal;
 	const char *status;			/* PM_FINISH: a constant */
 	char	   *template_alias;
-	const pg_uuid_t *message_id;	/* Postmark's, or NULL */
+	const pg_uuid_t *message_id;	/* Postmark's, or NULL; of a captured one, our
+									 * own */
 	int			error_code;		/* -1: none */
 	char	   *last_error;
+	bool		captured;		/* PM_FINISH: kept instead of being sent */
 	TimestampTz retry_at;		/* PM_DEFER */
 } PmMessage;
 
@@ -83,6 +85,7 @@ extern void pm_batch_copy_message(PmBatch *batch, const PmMessage *message);
 extern void pm_batch_dispose(PmBatch *batch, PmDisposal disposal);
 extern void pm_message_finish(PmMessage *message, const char *status,
 							  const char *error);
+extern void pm_message_capture(PmBatch *batch, PmMessage *message);
 extern void pm_message_doubted(PmBatch *batch, PmMessage *message);
 
 /* A message's postmark_id, and room for it with its NUL */

@@ -122,7 +122,7 @@ warn_if_stuck(const PmConnector *connector)
 				 : errhint("Set postmark_connector.worker to on."),
 				 errhidestmt(true)));
 	}
-	else
+	else if (!connector->captures)
 	{
 		char	   *token = pm_connector_token(connector, true);
 

@@ -145,7 +145,7 @@ postmark_wait(PG_FUNCTION_ARGS)
 /*
  * Whether anything up to "upto" is unfinished.  *stuck becomes the number of a
  * connector that has such messages and does not flow, 0 if there is none; *slow
- * that of one which flows, but is not running.  *state becomes the state of the
+ * that of one which flows, but with something wrong.  *state becomes the state of the
  * former, or else of the latter; "changes" is as for pm_slot_answered.
  */
 static bool
@@ -177,7 +177,7 @@ unfinished(int64 upto, TimestampTz due, uint64 changes, int *stuck,
 		pm_connector_state(connector, &found);
 		if (!found.flows && (answered || !found.found_out))
 			*stuck = number;
-		else if (*slow == 0 && strcmp(found.state, "running") != 0)
+		else if (*slow == 0 && !found.well)
 			*slow = number;
 		else
 			continue;

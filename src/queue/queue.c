@@ -31,6 +31,7 @@
 #include "base/compat.h"
 #include "base/owner.h"
 #include "queue/batch.h"
+#include "queue/capture.h"
 #include "queue/history.h"
 #include "queue/message_check.h"
 #include "queue/queue.h"
@@ -1011,7 +1012,11 @@ pm_batch_store(PmBatch *batch, TimestampTz now, bool careful)
 	delete_gone(batch, careful);
 	at_table = PM_HISTORY;
 	if (nfinished > 0)
+	{
 		pm_history_insert(batch, now, careful);
+		at_table = PM_CAPTURES;
+		pm_captures_insert(batch, now);
+	}
 	for (i = 0; i < batch->nmessages; i++)
 		if (batch->messages[i].disposal == PM_DEFER)
 			pm_deferred_store(&batch->messages[i], batch->lane,

@@ -434,6 +434,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	MemoryContext context = CurrentMemoryContext;
 	PmOwnerScope scope;
 	bool		original;
+	bool		ready;			/* it has all that it needs */
 	char	   *token;
 	char	   *name = pstrdup(connector->name);
 	bool		paused = connector->paused;
@@ -442,6 +443,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	char	   *invalid = connector->invalid ? pstrdup(connector->invalid) : NULL;
 	int			number = connector->number;
 	double		rate = invalid ? 0 : connector->max_requests_per_second;
+	bool		captures;
 	PmHealth	health;
 	TimestampTz begun = DT_NOEND;
 	bool		isnull;
@@ -451,6 +453,8 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	state->stats = pm_stats_of(number, name);
 	state->worker_pid = pm_worker_pid(MyDatabaseId);
 	token = invalid ? NULL : pm_connector_token(connector, true);
+	captures = invalid == NULL && connector->captures;
+	ready = invalid == NULL && (captures || token != NULL);
 
 	pm_connect_owner(&scope);
 	original = pm_queue_is_own();
@@ -484,7 +488,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 			state->found_out = strcmp(kind, "running") != 0;
 			state->act = strcmp(kind, "blocked") == 0;
 		}
-		if (state->worker_pid != 0 && !invalid && token != NULL &&
+		if (state->worker_pid != 0 && ready &&
 			(state->state == NULL || strcmp(state->state, "running") == 0) &&
 			pm_health(&health))
 		{
@@ -494,7 +498,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 			if (explain_health(&found, &health) ||
 				explain_waiting(&found, &health, number, name, rate))
 				 /* worse than what was known */ ;
-			else if (state->detail == NULL)
+			else if (state->detail == NULL && !captures)
 				explain_outcomes(&found, context, number, name);
 			state->next_attempt = next_due(number);
 			if (found.detail)
@@ -511,8 +515,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 	}
 	pm_disconnect_owner(&scope);
 
-	state->found_out = state->found_out && !invalid && token != NULL &&
-		state->worker_pid != 0;
+	state->found_out = state->found_out && ready && state->worker_pid != 0;
 	if (!original)
 	{
 		state->state = "copied";
@@ -527,7 +530,7 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 		state->hint = pstrdup("Use postmark_resume.");
 		state->flows = false;
 	}
-	else if (invalid || token == NULL)
+	else if (!ready)
 	{
 		state->state = "unconfigured";
 		state->detail = invalid ? invalid : explain_no_token(name);
@@ -542,10 +545,16 @@ pm_connector_state(const PmConnector *connector, PmState *state)
 		state->hint = NULL;
 		explain_no_worker(state);
 	}
-	else if (state->state == NULL)
+	else if (state->state == NULL || strcmp(state->state, "running") == 0)
 	{
-		state->state = "running";
-		state->flows = true;
+		state->state = captures ? "capturing" : "running";
+		state->flows = state->well = true;
+		if (captures)
+		{
+			if (state->detail == NULL)
+				state->detail = pstrdup("messages are kept in postmark_captured instead of being sent");
+			state->hint = pstrdup("Set the connector's \"delivery\" to \"postmark\" to send them.");
+		}
 	}
 	see_times(state, begun);
 }

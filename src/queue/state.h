@@ -23,6 +23,7 @@ typedef struct PmState
 	int			worker_pid;		/* 0: none */
 	bool		flows;			/* messages are sent, or will be shortly
 								 * without anybody doing anything */
+	bool		well;			/* nothing is wrong: running, or capturing */
 	bool		act;			/* somebody has to do something */
 	bool		found_out;		/* the worker found that out, and may find
 								 * otherwise after a change of settings */

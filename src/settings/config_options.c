@@ -16,6 +16,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
+#include "base/catalog.h"
 #include "base/compat.h"
 #include "base/text.h"
 #include "settings/config_check.h"
@@ -41,7 +42,7 @@ static const char *const connector_keys[] = {
 	"serverToken", "templates", "webhookSecret",
 	"fromEmail", "messageStream", "replyTo", "tag", "trackOpens",
 	"trackLinks", "maxRequestsPerSecond", "notifyChannel",
-	"linkPrefix",
+	"linkPrefix", "delivery",
 	"codeLength", "codeTtl", "codeMaxAttempts", "verifyLimit", "verifyWindow",
 	"sendLimit", "sendWindow", "resendInterval", "recipientPolicy"
 };
@@ -158,6 +159,23 @@ check_link_prefix(const char *prefix, PmFault *f)
 				 "\"linkPrefix\" is invalid. %s", problem);
 }
 
+/* Whether messages are sent, or kept. */
+static bool
+read_delivery(PmConnector *connector, JsonbContainer *object, PmFault *f)
+{
+	char	   *delivery = NULL;
+
+	if (!pm_get_string(object, "", "delivery", &delivery, f))
+		return false;
+	connector->captures = delivery && strcmp(delivery, "capture") == 0;
+	if (delivery && !connector->captures && strcmp(delivery, "postmark") != 0)
+		return pm_fault(f, NULL, "\"delivery\" must be postmark or capture.");
+	if (connector->captures && pm_sql_version() < PM_SQL_1_1)
+		return pm_fault(f, "Use ALTER EXTENSION postmark_connector UPDATE.",
+						"\"delivery\" can be capture from version 1.1 of the extension's objects on.");
+	return true;
+}
+
 /*
  * Read an object's options into connector, whose fields for them must be zero
  * still; one that is not given gets its default.  False for a fault.  What is
@@ -251,6 +269,9 @@ pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
 		return false;
 	if (connector->link_prefix &&
 		!check_link_prefix(connector->link_prefix, f))
+		return false;
+
+	if (!read_delivery(connector, object, f))
 		return false;
 
 	for (i = 0; i < lengthof(policy_keys); i++)

@@ -133,6 +133,11 @@ static PmStatement delete_inquiries = {
 	1, {TEXTOID}
 };
 
+static PmStatement delete_captures = {
+	"DELETE FROM @.postmark_captures WHERE connector" PM_EQ "$1",
+	1, {TEXTOID}
+};
+
 static PmStatement set_paused = {
 	"UPDATE @.postmark_settings"
 	" SET paused_at = pg_catalog.clock_timestamp(), pause_reason = $2"
@@ -303,7 +308,8 @@ store_settings(const PmConnector *connector)
  * postmark_configure(config jsonb, connector text) RETURNS void
  *
  * PM001 if anything in the JSON is wrong, or if no token is given, stored or
- * in the token directory; then nothing is changed.
+ * in the token directory though messages are to be sent; then nothing is
+ * changed.
  */
 static Datum
 postmark_configure_hidden(PG_FUNCTION_ARGS)
@@ -318,7 +324,7 @@ postmark_configure_hidden(PG_FUNCTION_ARGS)
 
 	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
-	(void) pm_connector_token(connector, false);
+	(void) pm_connector_token(connector, connector->captures);
 	store_settings(connector);
 	pm_code_key_make(name);
 	if (connector->token)
@@ -550,6 +556,7 @@ postmark_remove(PG_FUNCTION_ARGS)
 	{
 		pm_execute_now(&delete_suppressed, values, false);
 		pm_execute_now(&delete_inquiries, values, false);
+		pm_execute_now(&delete_captures, values, false);
 	}
 	pm_execute_now(&delete_settings, values, false);
 	pm_disconnect_owner(&scope);

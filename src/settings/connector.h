@@ -83,6 +83,7 @@ typedef struct PmConnector
 	char	   *message_stream;
 	char	   *reply_to;		/* the same; NULL if none */
 	char	   *tag;			/* NULL if none */
+	bool		captures;		/* messages are kept instead of being sent */
 	bool		track_opens;
 	char	   *track_links;
 	double		max_requests_per_second;	/* 0: no limit */

@@ -380,13 +380,26 @@ pm_channels_quiet(uint64 *quiet)
 }
 
 /*
- * The token to use for the next request, palloc'd; NULL if there is none.  A
- * token file is read anew each time, so that replacing it rotates the token.
+ * Whether the channel's messages are kept instead of being sent.  Then no request
+ * is begun for it, whatever for.
+ */
+bool
+pm_channel_captures(const PmChannel *channel)
+{
+	return channel->connector != NULL && !channel->connector->invalid &&
+		channel->connector->captures;
+}
+
+/*
+ * The token to use for the next request, palloc'd; NULL if there is none, or no
+ * request is to be begun.  A token file is read anew each time, so that
+ * replacing it rotates the token.
  */
 char *
 pm_channel_token(PmChannel *channel)
 {
-	if (channel->connector == NULL || channel->connector->invalid)
+	if (channel->connector == NULL || channel->connector->invalid ||
+		channel->connector->captures)
 		return NULL;
 
 	/* Somebody may have written one into the table that cannot be used */
@@ -792,13 +805,21 @@ pm_channel_rested(PmChannel *channel, PmMoment now)
 
 /*
  * Let a channel that backed off go on when its time has come.  Where there is
- * nothing to try with, and others succeeded meanwhile, the trouble is over.
+ * nothing to try with, and others succeeded meanwhile, the trouble is over.  And
+ * one that captures needs nobody: what an earlier request found out, or one that
+ * was still under way, holds up nothing.
  */
 void
 pm_channel_tick(PmChannel *channel, PmMoment now)
 {
 	bool		backed_off = (channel->state == PM_BACKING_OFF);
 
+	if (pm_channel_captures(channel))
+	{
+		channel->state = PM_OPEN;
+		pm_channel_succeeded(channel);
+		return;
+	}
 	if ((!backed_off && channel->state != PM_NO_TOKEN) ||
 		channel->retry_at > now)
 		return;

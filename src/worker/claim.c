@@ -9,7 +9,8 @@
  * turn's transaction, and what it changes in memory goes back with it (turn.c).
  *
  * Channels claim in turns and urgent lanes first.  What is read but not to be
- * sent, as it has expired or has no template, is set aside and stored at once.
+ * sent, as it has expired or has no template, is set aside and stored at once;
+ * and so is all that a connector captures, for which there is no request.
  *
  * src/worker/claim.c
  *
@@ -36,6 +37,7 @@
 #include "worker/housekeeping.h"
 #include "worker/jobs.h"
 #include "worker/lane.h"
+#include "worker/queue_space.h"
 #include "worker/share.h"
 #include "worker/turn.h"
 
@@ -83,7 +85,7 @@ set_aside(PmBatch *batch, int i, PmBatch *aside)
 /*
  * Of the messages read from "first" on, keep those that are to be sent now:
  * not in flight, not locked by somebody, not expired, with a template, to an
- * address that is not suppressed.
+ * address that is not suppressed, of a channel that does not capture them.
  */
 static void
 sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
@@ -153,11 +155,15 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 	}
 	batch->nmessages = kept;
 
-	if (pm_suppressed_messages(channel->connector, batch, first) == 0)
+	if (pm_suppressed_messages(channel->connector, batch, first) == 0 &&
+		!pm_channel_captures(channel))
 		return;
 	kept = first;
 	for (i = first; i < batch->nmessages; i++)
 	{
+		if (batch->messages[i].disposal != PM_FINISH &&
+			pm_channel_captures(channel))
+			pm_message_capture(batch, &batch->messages[i]);
 		if (batch->messages[i].disposal == PM_FINISH)
 			set_aside(batch, i, aside);
 		else
@@ -205,7 +211,7 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 		PmIdRange  *range = late ? &lane->late.range[0] : NULL;
 		int			first = batch->nmessages;
 		bool		exhausted;
-		Size		size = batch_bytes(batch);
+		Size		size = batch_bytes(batch) + batch_bytes(aside);
 		int64		last;
 
 		if (size >= BATCH_BYTES)
@@ -283,7 +289,7 @@ read_deferred(PmChannel *channel, PmLane *lane, bool doubtful, PmBatch *batch,
 		   aside->nmessages < pm_batch_size)
 	{
 		int			first = batch->nmessages;
-		Size		size = batch_bytes(batch);
+		Size		size = batch_bytes(batch) + batch_bytes(aside);
 
 		if (size >= BATCH_BYTES)
 			break;
@@ -312,6 +318,7 @@ store_aside(PmBatch *aside, PmLane *lane, bool careful)
 	int			i;
 
 	pm_batch_store(aside, GetCurrentTimestamp(), careful);
+	pm_space_used(batch_bytes(aside));
 	for (i = 0; i < aside->nmessages; i++)
 	{
 		const PmMessage *m = &aside->messages[i];
@@ -405,12 +412,13 @@ claim_channel(PmTurn *turn, PmChannel *channel, PmMoment until)
 	if (!may_claim(channel, now))
 		return;
 	token = pm_channel_token(channel);
-	if (token == NULL)
+	if (token)
+		pfree(token);
+	else if (!pm_channel_captures(channel))
 	{
 		pm_channel_no_token(channel);
 		return;
 	}
-	pfree(token);
 	doubtful_room = pm_channel_room(channel, true, now);
 	room = pm_channel_room(channel, false, now);
 	total = Min(pm_max_in_flight - channel->in_flight,

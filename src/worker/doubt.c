@@ -89,11 +89,14 @@ pm_doubt_load(PmIntent *intents, int nintents)
 	}
 }
 
-/* When a message that cannot be looked up has to be decided on. */
+/*
+ * When a message of the channel that cannot be looked up has to be decided on.
+ * Where it would be captured there is nothing to decide: it may have been sent.
+ */
 TimestampTz
-pm_decide_at(const PmMessage *m)
+pm_decide_at(const PmChannel *channel, const PmMessage *m)
 {
-	if (pm_in_doubt == PM_IN_DOUBT_HOLD)
+	if (pm_in_doubt == PM_IN_DOUBT_HOLD || pm_channel_captures(channel))
 		return m->expires_at;
 	return pm_expires_soon_at(m);
 }
@@ -140,8 +143,9 @@ search_failed(PmJob *job)
 
 		if (m->disposal != PM_KEEP)
 			decided = true;
-		else if (pm_decide_at(m) > now)
-			job->act_at = Min(job->act_at, pm_moment_of(pm_decide_at(m)));
+		else if (pm_decide_at(job->channel, m) > now)
+			job->act_at = Min(job->act_at,
+							  pm_moment_of(pm_decide_at(job->channel, m)));
 		else
 		{
 			decided = true;

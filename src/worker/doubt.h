@@ -18,7 +18,7 @@
 #define PM_MAY_HAVE_BEEN_SENT \
 	"The outcome is unknown, and Postmark's message search could not tell: the message may have been sent."
 
-extern TimestampTz pm_decide_at(const PmMessage *m);
+extern TimestampTz pm_decide_at(const PmChannel *channel, const PmMessage *m);
 extern void pm_doubt_load(PmIntent *intents, int nintents);
 extern void pm_doubt_look(PmJob *job, PmMoment now);
 extern void pm_doubt_found(PmJob *job);

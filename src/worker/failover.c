@@ -240,6 +240,25 @@ under_way(const PmChannel *channel)
 	return false;
 }
 
+/* A page could not be had; ask again later. */
+static void
+page_failed(PmChannel *channel, const PmVerdict *verdict)
+{
+	long		delay;
+
+	channel->recent_failures++;
+	channel->recent_offset = 0;
+	channel->recent_until = DT_NOEND;
+	delay = SEARCH_BASE / 2 +
+		pm_jitter(Min(SEARCH_BASE << Min(channel->recent_failures, 8),
+					  SEARCH_CEILING));
+	channel->recent_at = pm_later(pm_moment(),
+								  Max(delay, Min(verdict->retry_after_ms,
+												 SEARCH_CEILING)));
+	channel->expiry_at = PM_AT_ONCE;
+	pm_channel_search_failed(channel, verdict);
+}
+
 /* Ask for the next page, where it is time to. */
 void
 pm_failover_ask(PmChannel *channel, PmMoment now)
@@ -253,6 +272,14 @@ pm_failover_ask(PmChannel *channel, PmMoment now)
 	if (under_way(channel))
 	{
 		channel->recent_at = pm_later(now, UNDER_WAY_DELAY);
+		return;
+	}
+	if (pm_channel_captures(channel))
+	{
+		PmVerdict	verdict = {.outcome = PM_UNAVAILABLE};
+
+		verdict.text = pstrdup("it is not asked while messages are captured");
+		page_failed(channel, &verdict);
 		return;
 	}
 	token = pm_channel_token(channel);
@@ -374,25 +401,6 @@ next_page(PmChannel *channel, const PmFoundPage *page)
 	return true;
 }
 
-/* A page could not be had; ask again later. */
-static void
-page_failed(PmChannel *channel, const PmVerdict *verdict)
-{
-	long		delay;
-
-	channel->recent_failures++;
-	channel->recent_offset = 0;
-	channel->recent_until = DT_NOEND;
-	delay = SEARCH_BASE / 2 +
-		pm_jitter(Min(SEARCH_BASE << Min(channel->recent_failures, 8),
-					  SEARCH_CEILING));
-	channel->recent_at = pm_later(pm_moment(),
-								  Max(delay, Min(verdict->retry_after_ms,
-												 SEARCH_CEILING)));
-	channel->expiry_at = PM_AT_ONCE;
-	pm_channel_search_failed(channel, verdict);
-}
-
 /* A page has come, or not; releases the request. */
 void
 pm_failover_found(PmChannel *channel, PmHttpRequest *request)
@@ -447,6 +455,7 @@ pm_failover_found(PmChannel *channel, PmHttpRequest *request)
 typedef struct Expiry
 {
 	PmChannel  *channel;
+	bool		none;			/* nothing is held back any more */
 	bool		pending;		/* something is about to expire */
 	TimestampTz next;			/* when the next one does */
 	int64	   *again;			/* are sent although the search does not tell */
@@ -488,7 +497,7 @@ decide_body(void *arg)
 
 			if (m->locked && m->expires_at <= now)
 				pm_message_finish(m, "expired", PM_MAY_HAVE_BEEN_SENT);
-			else if (m->locked && pm_decide_at(m) <= now)
+			else if (m->locked && pm_decide_at(channel, m) <= now)
 			{
 				m->disposal = PM_DEFER;
 				m->retry_at = now;
@@ -517,6 +526,7 @@ decide_body(void *arg)
 	pm_unsent_upto(PM_LANE(channel->number, PM_PRIORITIES - 1),
 				   PM_LANE(channel->number, 0), inherited_upto, soon,
 				   &oldest, &expiry->next);
+	expiry->none = oldest == DT_NOEND;
 }
 
 /*
@@ -526,7 +536,7 @@ decide_body(void *arg)
 void
 pm_failover_decide(PmChannel *channel, PmMoment now)
 {
-	Expiry		expiry = {channel, false, DT_NOEND, NULL, 0};
+	Expiry		expiry = {channel, false, false, DT_NOEND, NULL, 0};
 	PmMoment	soon = pm_later(now, EXPIRY_DELAY);
 	int			sqlstate;
 	int			i;
@@ -537,6 +547,11 @@ pm_failover_decide(PmChannel *channel, PmMoment now)
 	if (!pm_run_transaction("decide on what others may have sent", decide_body,
 							&expiry, &sqlstate))
 		return;
+	if (expiry.none)
+	{
+		search_complete(channel);
+		return;
+	}
 	if (!expiry.pending)
 		channel->expiry_at = expiry.next == DT_NOEND ? PM_NEVER
 			: Max(pm_moment_of(expiry.next - PM_EXPIRES_SOON), soon);

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * housekeeping.c
- *		What the worker does by the clock: keys that are missing, codes that
- *		outlived their use, failed attempts to be stored.
+ *		What the worker does by the clock: keys that are missing, codes and
+ *		captured messages that outlived their use, failed attempts to be stored.
  *
  * Each of these knows when it is next needed, to the second, from what it saw
  * the last time and from what was stored since; with nothing to wait for the
@@ -20,9 +20,11 @@
 
 #include "base/catalog.h"
 #include "base/clock.h"
+#include "base/times.h"
 #include "codes/attempts.h"
 #include "codes/code_store.h"
 #include "queue/batch.h"
+#include "queue/capture.h"
 #include "queue/history.h"
 #include "queue/queue.h"
 #include "settings/code_key.h"
@@ -49,17 +51,19 @@ static PmMoment keys_at;		/* make keys that connectors lack */
 static PmMoment content_at;		/* forget codes of failed messages */
 static PmMoment codes_at;		/* forget expired codes and what belongs to
 								 * them */
+static PmMoment captures_at;	/* forget captured messages that are old */
 static PmMoment attempts_at;	/* store failed attempts */
 static PmMoment attempts_stored_at;
 static int	keys_failures;		/* in a row */
 static int	content_failures;
 static int	codes_failures;
+static int	captures_failures;
 
 /* Begin: look at everything once. */
 void
 pm_house_start(void)
 {
-	keys_at = content_at = codes_at = attempts_at = PM_AT_ONCE;
+	keys_at = content_at = codes_at = attempts_at = captures_at = PM_AT_ONCE;
 	pm_purge_start();
 }
 
@@ -67,8 +71,16 @@ pm_house_start(void)
 void
 pm_house_reload(void)
 {
-	keys_at = PM_AT_ONCE;
+	keys_at = captures_at = PM_AT_ONCE;
 	pm_purge_start();
+}
+
+/* A message was captured. */
+static void
+captured(void)
+{
+	if (pm_history_retention > 0)
+		captures_at = Min(captures_at, pm_moment() + pm_retention());
 }
 
 /* A message was stored in the history. */
@@ -77,13 +89,15 @@ pm_house_finished(const PmMessage *message)
 {
 	if (strcmp(message->status, "failed") == 0)
 		content_at = Min(content_at, pm_moment_of(message->expires_at));
+	if (message->captured)
+		captured();
 	pm_purge_finished();
 }
 
 /*
- * Codes were issued, or attempts failed.  A code has nothing to clean up
- * before its shortest life is over; attempts are stored at once if that is
- * not more often than it should be, or if room gets short.
+ * Codes were issued, attempts failed, or messages were captured.  A code has
+ * nothing to clean up before its shortest life is over; attempts are stored at
+ * once if that is not more often than it should be, or if room gets short.
  */
 void
 pm_house_codes(uint32 reasons)
@@ -93,6 +107,8 @@ pm_house_codes(uint32 reasons)
 	if (reasons & PM_WAKE_CODES)
 		codes_at = Min(codes_at,
 					   pm_later(now, PM_CODES_CLEANUP_AFTER * 1000L));
+	if (reasons & PM_WAKE_CAPTURED)
+		captured();
 	if (reasons & PM_WAKE_ATTEMPTS)
 		attempts_at = pm_attempts_pressing() ? now
 			: Min(attempts_at,
@@ -137,6 +153,20 @@ codes_body(void *arg)
 		codes_at = PM_AT_ONCE;
 	else
 		codes_at = pm_moment_of(next);
+}
+
+static void
+captures_body(void *arg)
+{
+	TimestampTz before = pm_time_plus(GetCurrentTimestamp(), -pm_retention());
+	TimestampTz next;
+
+	if (pm_history_retention == 0)
+		captures_at = PM_NEVER;
+	else if (pm_captures_purge(before, STEP_ROWS, &next) == STEP_ROWS)
+		captures_at = PM_AT_ONCE;
+	else
+		captures_at = pm_moment_of(pm_time_plus(next, pm_retention()));
 }
 
 typedef struct AttemptsToStore
@@ -213,13 +243,16 @@ keep_house(const char *what, PmTransactionBody body, PmMoment *at,
 
 /*
  * What is done in a copy of another database, too, which sends nothing but
- * may verify: forget expired codes, store failed attempts.
+ * may verify: forget what was captured and codes that expired, store failed
+ * attempts.
  */
 void
 pm_house_keep_codes(PmMoment now)
 {
 	keep_house("forget expired codes", codes_body, &codes_at, &codes_failures,
 			   now);
+	keep_house("forget captured messages", captures_body, &captures_at,
+			   &captures_failures, now);
 	store_attempts(now);
 }
 
@@ -227,7 +260,7 @@ pm_house_keep_codes(PmMoment now)
 PmMoment
 pm_house_next_codes(void)
 {
-	return Min(codes_at, attempts_at);
+	return Min(Min(codes_at, captures_at), attempts_at);
 }
 
 /* Do what is due. */

@@ -57,7 +57,7 @@ pm_inquiry_next_moment(const PmChannel *channel)
 {
 	if (channel->inquiry.asked || channel->state != PM_OPEN ||
 		channel->connector == NULL || channel->connector->invalid ||
-		channel->connector->paused)
+		channel->connector->paused || pm_channel_captures(channel))
 		return PM_NEVER;
 	return channel->inquiry.at;
 }

@@ -78,8 +78,9 @@ static int	rows = STEP_ROWS_MIN;
 static int	look_failures = 0;
 static PmMoment next_at;
 
-static int64
-retention(void)
+/* How long what is finished is kept, us; 0: for ever. */
+int64
+pm_retention(void)
 {
 	return pm_history_retention * INT64CONST(60) * USECS_PER_SEC;
 }
@@ -99,7 +100,7 @@ pm_purge_start(void)
 void
 pm_purge_finished(void)
 {
-	next_at = Min(next_at, pm_moment() + retention());
+	next_at = Min(next_at, pm_moment() + pm_retention());
 }
 
 /* What is known of a connector; made when first asked for. */
@@ -232,7 +233,7 @@ pm_purge_keep(PmMoment now)
 	}
 
 	step.position = current->position;
-	step.before = pm_time_plus(GetCurrentTimestamp(), -retention());
+	step.before = pm_time_plus(GetCurrentTimestamp(), -pm_retention());
 	if (!pm_run_transaction("purge its history", purge_body, &step, &sqlstate))
 	{
 		step_failed();
@@ -244,7 +245,7 @@ pm_purge_keep(PmMoment now)
 	if (!step.more)
 	{
 		round_next = Min(round_next,
-						 pm_moment_of(pm_time_plus(step.next, retention())));
+						 pm_moment_of(pm_time_plus(step.next, pm_retention())));
 		if (current->position.passed)
 			round_next = Min(round_next, current->again_at);
 		current = NULL;

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 
+extern int64 pm_retention(void);
 extern void pm_purge_start(void);
 extern void pm_purge_finished(void);
 extern void pm_purge_keep(PmMoment now);
