@@ -298,12 +298,38 @@ COMMENT ON COLUMN @extschema@.postmark_captures.message_id IS
 	'made here: what postmark_send returned, or postmark_messages shows';
 COMMENT ON COLUMN @extschema@.postmark_captures.id IS
 	'the queued message''s; NULL: postmark_send or postmark_test, which queue none';
+COMMENT ON COLUMN @extschema@.postmark_captures.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_captures.email IS
+	'recipient';
+COMMENT ON COLUMN @extschema@.postmark_captures.usage_type IS
+	'as it was given';
+COMMENT ON COLUMN @extschema@.postmark_captures.template_alias IS
+	'of the template that it would have been sent with';
+COMMENT ON COLUMN @extschema@.postmark_captures.template_model IS
+	'what the template would have been filled in with';
+COMMENT ON COLUMN @extschema@.postmark_captures.captured_at IS
+	'when the message was finished';
 
 CREATE VIEW @extschema@.postmark_captured AS
 SELECT c.id, c.connector, c.email, c.usage_type, c.template_alias, c.template_model, c.captured_at
 FROM @extschema@.postmark_captures c;
 COMMENT ON VIEW @extschema@.postmark_captured IS
 	'messages that were kept instead of being sent, as "delivery": "capture" says';
+COMMENT ON COLUMN @extschema@.postmark_captured.id IS
+	'of postmark_messages; null: postmark_send or postmark_test, which queue none';
+COMMENT ON COLUMN @extschema@.postmark_captured.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_captured.email IS
+	'recipient';
+COMMENT ON COLUMN @extschema@.postmark_captured.usage_type IS
+	'as it was given';
+COMMENT ON COLUMN @extschema@.postmark_captured.template_alias IS
+	'of the template that it would have been sent with';
+COMMENT ON COLUMN @extschema@.postmark_captured.template_model IS
+	'what the template would have been filled in with, code and link in plain';
+COMMENT ON COLUMN @extschema@.postmark_captured.captured_at IS
+	'when the message was finished';
 
 CREATE FUNCTION @extschema@.postmark_captured_clear()
 	RETURNS bigint
