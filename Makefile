@@ -23,6 +23,10 @@ SOURCES := $(sort $(wildcard $(SOURCE)/src/*.c $(SOURCE)/src/*/*.c))
 OBJS = $(patsubst $(SOURCE)/%.c,%.o,$(SOURCES))
 DATA = $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/postmark_connector--*.sql)))
 
+# The texts of the mails, which the library has in it as C strings.
+TEXTS := $(patsubst $(SOURCE)/%,%.inc,$(sort $(wildcard $(foreach kind,html txt json,$(SOURCE)/templates/*.$(kind)))))
+EXTRA_CLEAN = $(TEXTS)
+
 DOCS := $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/doc/*.md $(SOURCE)/doc/*.svg)))
 
 # The library tells a server that asks (PostgreSQL 18) which version it is.
@@ -72,10 +76,15 @@ PROVE_FLAGS = -I test/t
 $(OBJS): $(wildcard $(SOURCE)/src/*.h $(SOURCE)/src/*/*.h) $(SOURCE)/Makefile \
 	$(SOURCE)/$(EXTENSION).control
 
+# Each line of a text becomes a string that ends in a line feed.
+src/postmark/template_text.o: $(TEXTS)
+$(TEXTS): %.inc: $(SOURCE)/% $(SOURCE)/Makefile
+	sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' $< >$@
+
 # A build elsewhere needs the rooms there too. Absolute, since make would find
 # a relative directory in the source tree and be content.
-ROOMS := $(addprefix $(CURDIR)/,$(sort $(dir $(OBJS))))
-$(OBJS): | $(ROOMS)
+ROOMS := $(addprefix $(CURDIR)/,$(sort $(dir $(OBJS) $(TEXTS))))
+$(OBJS) $(TEXTS): | $(ROOMS)
 $(ROOMS):
 	mkdir -p $@
 

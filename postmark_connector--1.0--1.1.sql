@@ -81,6 +81,13 @@ CREATE TRIGGER postmark_settings_row
 	BEFORE UPDATE OR DELETE ON @extschema@.postmark_settings
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.postmark_settings_row();
 
+CREATE FUNCTION @extschema@.postmark_install_templates(connector text DEFAULT 'default',
+		overwrite boolean DEFAULT false)
+	RETURNS TABLE (template_alias text, action text)
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_install_templates(text, boolean) IS
+	'put templates for the connector''s aliases into the Postmark server; keeps those that are there unless told otherwise';
+
 -- The triggers that announce a change are fired by statements, but what
 -- replication changes are rows. Fired for replicas only, it costs nobody else
 -- anything.
@@ -824,7 +831,7 @@ COMMENT ON COLUMN @extschema@.postmark_status.latency_p99 IS
 DO $$
 DECLARE
 	added CONSTANT text[] := ARRAY[
-		'postmark_rotate_code_key', 'postmark_retry_after',
+		'postmark_rotate_code_key', 'postmark_retry_after', 'postmark_install_templates',
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
 		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',

@@ -25,7 +25,7 @@ CREATE FUNCTION test.try_all() RETURNS TABLE (statement text, outcome text) LANG
 BEGIN
 	FOREACH statement IN ARRAY ARRAY[
 		'SELECT postmark_configure(''{}'')', 'SELECT postmark_config()', 'SELECT postmark_set_token(''x'')',
-		'SELECT * FROM postmark_check()', 'SELECT postmark_test(''ann@example.com'')', 'SELECT postmark_pause()', 'SELECT postmark_resume()',
+		'SELECT * FROM postmark_check()', 'SELECT * FROM postmark_install_templates()', 'SELECT postmark_test(''ann@example.com'')', 'SELECT postmark_pause()', 'SELECT postmark_resume()',
 		'SELECT postmark_remove(''default'')', 'SELECT postmark_send(''ann@example.com'', ''SignIn'')',
 		'SELECT postmark_cancel(1)', 'SELECT postmark_requeue(1)', 'SELECT postmark_wait(1)', 'SELECT postmark_flush()',
 		'SELECT state FROM postmark_state(''default'')', 'SELECT count(*) FROM postmark_settings', 'SELECT count(*) FROM postmark_templates',

@@ -31,6 +31,7 @@
 #include "postmark/api.h"
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
+#include "postmark/template_list.h"
 #include "queue/batch.h"
 #include "queue/capture.h"
 #include "queue/message_check.h"
@@ -41,9 +42,6 @@
 
 #define TEST_USAGE_TYPE "Generic"
 #define TEST_CODE		"000000"
-
-/* Postmark lists no more than this, however it is asked. */
-#define LIST_MAX		10000
 
 PM_HIDDEN_FUNCTION(postmark_send);
 PM_HIDDEN_FUNCTION(postmark_test);
@@ -61,13 +59,6 @@ choose_connector(const char *name, Jsonb *config)
 	if (config)
 		return pm_config_parse(config, name, false);
 	return pm_connector(name, false);
-}
-
-static void
-forget_token(char *token)
-{
-	explicit_bzero(token, strlen(token));
-	pfree(token);
 }
 
 /* Keep a message instead of sending it.  Returns what stands for a MessageID. */
@@ -137,10 +128,10 @@ send_message(const PmConnector *connector, const PmMessage *m)
 		pm_api_mask(verdict.text, token);
 		pm_api_mask(verdict.text, m->code);
 		pm_api_mask_payload(verdict.text, m->payload);
-		forget_token(token);
+		pm_forget_token(token);
 		pm_api_raise(&verdict, connector, m->usage_type, template->alias);
 	}
-	forget_token(token);
+	pm_forget_token(token);
 	return UUIDPGetDatum(verdict.message_id);
 }
 
@@ -240,17 +231,6 @@ not_checked(const PmVerdict *verdict, const char *token)
 	return psprintf("not checked: %s", pm_api_detail(verdict));
 }
 
-static const PmListed *
-find_listed(const PmListed *listed, int n, const char *name)
-{
-	int			i;
-
-	for (i = 0; i < n; i++)
-		if (strcmp(listed[i].name, name) == 0)
-			return &listed[i];
-	return NULL;
-}
-
 /* Does Postmark take the token?  False, and reported, if not. */
 static bool
 check_token(ReturnSetInfo *rsinfo, const PmConnector *connector,
@@ -294,66 +274,36 @@ check_stream(ReturnSetInfo *rsinfo, const PmConnector *connector,
 
 	if (readable)
 		report_listed(rsinfo, item,
-					  find_listed(streams, nstreams, connector->message_stream),
+					  pm_find_listed(streams, nstreams, connector->message_stream),
 					  "the server has no message stream with this ID");
 	else
 		report(rsinfo, item, NOT_FOUND_OUT, not_checked(&verdict, token));
 }
 
-/* Look all aliases up, reading the server's list page by page. */
+/* Look all aliases up. */
 static void
 check_templates(ReturnSetInfo *rsinfo, const PmConnector *connector,
 				const char *token, char **items)
 {
-	const PmListed **found = palloc0(sizeof(PmListed *) * connector->ntemplates);
-	int			nmissing = connector->ntemplates;
-	int			offset = 0;
+	int			n = connector->ntemplates;
+	const char **aliases = palloc(sizeof(char *) * n);
+	const PmListed **found = palloc(sizeof(PmListed *) * n);
 	const char *unknown = NULL;
+	PmVerdict	verdict;
 	int			i;
 
-	while (nmissing > 0 && offset < LIST_MAX)
-	{
-		PmHttpRequest *request;
-		PmHttpResult result;
-		PmVerdict	verdict;
-		PmListed   *templates;
-		int			ntemplates;
-		int64		total;
-		int			nread;
-		bool		readable;
+	for (i = 0; i < n; i++)
+		aliases[i] = connector->templates[i].alias;
+	if (!pm_list_templates(connector, token, n, aliases, found, &verdict))
+		unknown = not_checked(&verdict, token);
 
-		request = pm_api_start_templates(connector, token, offset, NULL);
-		pm_http_perform(request, &result);
-		readable = pm_api_read_templates(&result, &verdict, &total, &nread,
-										 &templates, &ntemplates);
-		pm_http_release(request);
-		if (!readable)
-		{
-			unknown = not_checked(&verdict, token);
-			break;
-		}
-
-		for (i = 0; i < connector->ntemplates; i++)
-		{
-			if (found[i])
-				continue;
-			found[i] = find_listed(templates, ntemplates,
-								   connector->templates[i].alias);
-			if (found[i])
-				nmissing--;
-		}
-		offset += nread;
-		if (nread == 0 || offset >= total)
-			break;
-	}
-
-	for (i = 0; i < connector->ntemplates; i++)
+	for (i = 0; i < n; i++)
 	{
 		if (found[i] == NULL && unknown)
 			report(rsinfo, items[i], NOT_FOUND_OUT, unknown);
 		else
 			report_listed(rsinfo, items[i], found[i],
-						  "the server has no template with this alias");
+						  "the server has no template with this alias; postmark_install_templates makes one");
 	}
 }
 
@@ -409,7 +359,7 @@ postmark_check_hidden(PG_FUNCTION_ARGS)
 			report(rsinfo, template_items[i], NOT_FOUND_OUT, "not checked");
 	}
 	if (token)
-		forget_token(token);
+		pm_forget_token(token);
 
 	return (Datum) 0;
 }

@@ -52,8 +52,7 @@ ask_postmark(const PmConnector *connector, const char *address)
 	pm_http_release(request);
 	if (!done)
 		pm_api_mask(verdict.text, token);
-	explicit_bzero(token, strlen(token));
-	pfree(token);
+	pm_forget_token(token);
 	if (!done)
 		pm_api_raise(&verdict, connector, NULL, NULL);
 }

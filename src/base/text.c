@@ -381,6 +381,54 @@ pm_mailbox_quoted(char *mailbox)
 }
 
 /*
+ * pm_mailbox_name
+ *		The name of a sender as a person reads it, without quotes; NULL if it
+ *		has none.
+ *
+ * mailbox is one that pm_mailbox_problem finds nothing wrong with.  Returns a
+ * palloc'd text.
+ */
+char *
+pm_mailbox_name(const char *mailbox)
+{
+	const char *open = strchr(mailbox, '<');
+	const char *c;
+	StringInfoData name;
+
+	if (open == NULL)
+		return NULL;
+	initStringInfo(&name);
+	for (c = mailbox + strspn(mailbox, " "); c < open; c++)
+	{
+		if (*c == '"')
+			continue;
+		if (*c == '\\' && c + 1 < open)
+			c++;
+		appendStringInfoChar(&name, *c);
+	}
+	while (name.len > 0 && name.data[name.len - 1] == ' ')
+		name.data[--name.len] = '\0';
+	return name.data;
+}
+
+/*
+ * pm_mailbox_address
+ *		The bare address of a sender.
+ *
+ * mailbox is one that pm_mailbox_problem finds nothing wrong with.  Returns a
+ * palloc'd text.
+ */
+char *
+pm_mailbox_address(const char *mailbox)
+{
+	const char *open = strchr(mailbox, '<');
+
+	if (open == NULL)
+		return pstrdup(mailbox);
+	return pnstrdup(open + 1, strcspn(open + 1, ">"));
+}
+
+/*
  * pm_has_line_break
  *		Would this NUL-terminated text break out of a line of a mail header?
  */

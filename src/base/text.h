@@ -28,6 +28,8 @@
 extern const char *pm_address_problem(const char *address, const char **hint);
 extern const char *pm_mailbox_problem(const char *mailbox, const char **hint);
 extern char *pm_mailbox_quoted(char *mailbox);
+extern char *pm_mailbox_name(const char *mailbox);
+extern char *pm_mailbox_address(const char *mailbox);
 extern bool pm_has_line_break(const char *text);
 extern bool pm_has_control(const char *text);
 extern bool pm_is_made_of(const char *text, const char *characters,

@@ -39,6 +39,7 @@
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
 #include "postmark/json.h"
+#include "postmark/template_text.h"
 #include "settings/connector.h"
 #include "settings/guc.h"
 #include "settings/token.h"
@@ -447,6 +448,69 @@ pm_api_start_templates(const PmConnector *connector, const char *token,
 			 PM_SEARCH_PAGE, offset);
 	return begin_request("GET", path, connector, token, NULL,
 						 LONG_REPLY_MAX, owner);
+}
+
+/*
+ * The body of pm_api_start_template, in UTF-8 whatever the database's encoding.
+ * What kind a template is can be said of a new one only.
+ */
+void
+pm_api_template_body(StringInfo buf, const PmTemplateText *template,
+					 bool is_new)
+{
+	char	   *utf8;
+
+	append_literal(buf, "{\"Name\":");
+	append_string(buf, template->name);
+	append_literal(buf, ",\"Alias\":");
+	append_string(buf, template->alias);
+	if (is_new && template->layout == NULL)
+		append_literal(buf, ",\"TemplateType\":\"Layout\"");
+	if (template->layout)
+	{
+		append_literal(buf, ",\"LayoutTemplate\":");
+		append_string(buf, template->layout);
+		append_literal(buf, ",\"Subject\":");
+		append_string(buf, template->subject);
+	}
+	append_literal(buf, ",\"HtmlBody\":");
+	append_string(buf, template->html);
+	append_literal(buf, ",\"TextBody\":");
+	append_string(buf, template->text);
+	append_literal(buf, "}");
+
+	utf8 = pm_to_utf8(buf->data);
+	if (utf8 != buf->data)
+	{
+		resetStringInfo(buf);
+		appendStringInfoString(buf, utf8);
+		pfree(utf8);
+	}
+}
+
+/*
+ * Put a template into the server, in place of the one of the alias or, if that
+ * is NULL, as a new one; body is of pm_api_template_body.  To be read with
+ * pm_api_read_plain.
+ */
+PmHttpRequest *
+pm_api_start_template(const PmConnector *connector, const char *token,
+					  const char *alias, StringInfo body, void *owner)
+{
+	StringInfoData path;
+	PmHttpRequest *request;
+
+	initStringInfo(&path);
+	appendStringInfoString(&path, "templates");
+	if (alias)
+	{
+		appendStringInfoChar(&path, '/');
+		pm_http_escape(&path, alias);
+	}
+	request = begin_request(alias ? "PUT" : "POST", path.data, connector,
+							token, body, SHORT_REPLY_MAX, owner);
+	pfree(path.data);
+	return request;
 }
 
 /*
@@ -1171,8 +1235,9 @@ answered(const PmHttpResult *result, PmVerdict *verdict)
 }
 
 /*
- * Read the answer to pm_api_start_server: PM_ACCEPTED if Postmark knows the
- * token.  The answer shows the server's tokens, so none of it is kept.
+ * Read the answer to pm_api_start_server or pm_api_start_template: PM_ACCEPTED
+ * if Postmark knows the token, or took the template.  The first shows the
+ * server's tokens, so none of it is kept.
  */
 void
 pm_api_read_plain(const PmHttpResult *result, PmVerdict *verdict)

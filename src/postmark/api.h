@@ -19,6 +19,7 @@
 
 #include "postmark/api_errors.h"
 #include "postmark/http.h"
+#include "postmark/template_text.h"
 #include "settings/connector.h"
 
 /* One message to send. */
@@ -99,6 +100,12 @@ extern PmHttpRequest *pm_api_start_recent(const PmConnector *connector,
 extern PmHttpRequest *pm_api_start_templates(const PmConnector *connector,
 											 const char *token, int offset,
 											 void *owner);
+extern void pm_api_template_body(StringInfo buf,
+								 const PmTemplateText *template, bool is_new);
+extern PmHttpRequest *pm_api_start_template(const PmConnector *connector,
+											const char *token,
+											const char *alias,
+											StringInfo body, void *owner);
 extern PmHttpRequest *pm_api_start_streams(const PmConnector *connector,
 										   const char *token, void *owner);
 

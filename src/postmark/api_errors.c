@@ -48,7 +48,7 @@ static const char hint_account[] =
 static const char hint_stream[] =
 "Name a message stream of this Postmark server that can send as messageStream, with postmark_configure; postmark_check shows whether it can.";
 static const char hint_template[] =
-"Create the template in Postmark, or name another as templateAlias with postmark_configure; postmark_check looks for all of them.";
+"Create the template in Postmark, as postmark_install_templates does, or name another as templateAlias with postmark_configure; postmark_check looks for all of them.";
 static const char hint_model[] =
 "Compare the code and the payload with what the template in Postmark expects.";
 static const char hint_foreign[] =
@@ -317,6 +317,49 @@ pm_api_mask_payload(char *text, Jsonb *payload)
 	}
 }
 
+/* All words are ready to be shown: raise the error. */
+pg_noreturn static void
+raise_words(int code, const char *message, const char *detail,
+			const char *hint)
+{
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg_internal("%s", message),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint),
+			 errhidestmt(true),
+			 errhidecontext(true)));
+	pg_unreachable();
+}
+
+/*
+ * SQLSTATE and message of a verdict that is about the connector or the moment,
+ * whatever was asked for.  False for another.
+ */
+static bool
+general_words(const PmVerdict *verdict, const PmConnector *connector,
+			  int *code, const char **message)
+{
+	switch (verdict->outcome)
+	{
+		case PM_MISCONFIGURED:
+			*code = PM_ERRCODE_REFUSED_CONFIG;
+			*message = psprintf("Postmark refused the configuration of connector \"%s\"",
+								connector->name);
+			return true;
+		case PM_RATE_LIMITED:
+			*code = PM_ERRCODE_TOO_MANY;
+			*message = "too many requests to Postmark";
+			return true;
+		case PM_UNAVAILABLE:
+			*code = PM_ERRCODE_UNAVAILABLE;
+			*message = "Postmark is unavailable";
+			return true;
+		default:
+			return false;
+	}
+}
+
 /*
  * Raise a verdict that is not PM_ACCEPTED as an error, with one of our
  * SQLSTATEs.
@@ -329,14 +372,14 @@ pm_api_raise(const PmVerdict *verdict, const PmConnector *connector,
 			 const char *usage_type, const char *alias)
 {
 	int			code;
-	char	   *message;
+	const char *message;
 	char	   *detail = pm_api_detail(verdict);
 
 	switch (verdict->outcome)
 	{
 		case PM_SUPPRESSED:
 			code = PM_ERRCODE_SUPPRESSED;
-			message = pstrdup("recipient is inactive at Postmark");
+			message = "recipient is inactive at Postmark";
 			break;
 		case PM_NO_TEMPLATE:
 			code = PM_ERRCODE_NO_TEMPLATE;
@@ -345,36 +388,50 @@ pm_api_raise(const PmVerdict *verdict, const PmConnector *connector,
 			detail = psprintf("%s It is configured for usage type \"%s\" of connector \"%s\".",
 							  detail, usage_type, connector->name);
 			break;
-		case PM_MISCONFIGURED:
-			code = PM_ERRCODE_REFUSED_CONFIG;
-			message = psprintf("Postmark refused the configuration of connector \"%s\"",
-							   connector->name);
-			break;
-		case PM_RATE_LIMITED:
-			code = PM_ERRCODE_TOO_MANY;
-			message = pstrdup("too many requests to Postmark");
-			break;
-		case PM_UNAVAILABLE:
-			code = PM_ERRCODE_UNAVAILABLE;
-			message = pstrdup("Postmark is unavailable");
-			break;
 		case PM_IN_DOUBT:
 			code = PM_ERRCODE_UNAVAILABLE;
-			message = pstrdup("Postmark did not say whether it accepted the message");
+			message = "Postmark did not say whether it accepted the message";
 			detail = psprintf("%s The message may have been sent.", detail);
 			break;
 		default:
-			code = PM_ERRCODE_REFUSED;
-			message = pstrdup("Postmark refused the message");
+			if (!general_words(verdict, connector, &code, &message))
+			{
+				code = PM_ERRCODE_REFUSED;
+				message = "Postmark refused the message";
+			}
 			break;
 	}
+	raise_words(code, message, detail, pm_api_hint(verdict));
+}
 
-	ereport(ERROR,
-			(errcode(code),
-			 errmsg_internal("%s", message),
-			 errdetail_internal("%s", detail),
-			 errhint("%s", pm_api_hint(verdict)),
-			 errhidestmt(true),
-			 errhidecontext(true)));
-	pg_unreachable();
+/*
+ * The same for a template that was to be put into the server, behind "done"
+ * others, or with NULL as alias for the list of templates.  The verdict's text
+ * must have the token masked.
+ */
+void
+pm_api_raise_template(const PmVerdict *verdict, const PmConnector *connector,
+					  const char *alias, int done)
+{
+	int			code;
+	const char *message;
+	const char *hint;
+	char	   *detail = pm_api_detail(verdict);
+
+	if (general_words(verdict, connector, &code, &message))
+		hint = pm_api_hint(verdict);
+	else
+	{
+		code = PM_ERRCODE_REFUSED;
+		message = alias ?
+			psprintf("Postmark refused the template \"%s\"", alias) :
+			"Postmark refused to list its templates";
+		hint = "Look at the templates of the server in Postmark, which takes 100 of them; then call postmark_install_templates again.";
+	}
+	if (alias)
+		detail = psprintf(done > 0 ?
+						  "%s The template was \"%s\"; what was put in place before it stays." :
+						  "%s The template was \"%s\"; nothing was put in place before it.",
+						  detail, alias);
+	raise_words(code, message, detail, hint);
 }

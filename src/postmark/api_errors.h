@@ -57,5 +57,8 @@ pg_noreturn extern void pm_api_raise(const PmVerdict *verdict,
 									 const PmConnector *connector,
 									 const char *usage_type,
 									 const char *alias);
+pg_noreturn extern void pm_api_raise_template(const PmVerdict *verdict,
+											  const PmConnector *connector,
+											  const char *alias, int done);
 
 #endif							/* PM_API_ERRORS_H */

@@ -136,10 +136,7 @@ warn_if_stuck(const PmConnector *connector)
 					 errhidestmt(true)));
 		}
 		else
-		{
-			explicit_bzero(token, strlen(token));
-			pfree(token);
-		}
+			pm_forget_token(token);
 	}
 }
 

@@ -200,3 +200,11 @@ pm_connector_token(const PmConnector *connector, bool missing_ok)
 	}
 	return stored;
 }
+
+/* Overwrite a token that was palloc'd, and free it. */
+void
+pm_forget_token(char *token)
+{
+	explicit_bzero(token, strlen(token));
+	pfree(token);
+}

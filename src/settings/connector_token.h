@@ -13,6 +13,7 @@
 #include "settings/connector.h"
 
 extern char *pm_connector_token(const PmConnector *connector, bool missing_ok);
+extern void pm_forget_token(char *token);
 extern char *pm_token_file_problem(const char *name);
 extern char *pm_token_from_file(const char *name, bool missing_ok);
 

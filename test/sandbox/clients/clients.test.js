@@ -151,6 +151,6 @@ test("nodemailer, by its transport for Postmark", async () => {
   });
   assert.equal(template.rejected.length, 0);
   const { messages } = await control("GET", "messages");
-  assert.deepEqual(messages.map((m) => m.Subject), ["Grüße", "1 is your verification code"]);
+  assert.deepEqual(messages.map((m) => m.Subject), ["Grüße", "Your verification code for Shop"]);
   assert.equal(messages[0].Recipients.join(), "ann@example.com,bea@example.com");
 });

@@ -106,7 +106,7 @@ class Layouts(TemplateTest):
     def test_lists_by_layout_and_type(self):
         self.create(self.AROUND)
         self.create(self.PLAIN, LayoutTemplate="around")
-        for count, query in ((1, {"LayoutTemplate": "around"}), (9, {"layouttemplate": "sandbox-layout"}),
+        for count, query in ((1, {"LayoutTemplate": "around"}), (9, {"layouttemplate": "postmark-connector-layout"}),
                              (2, {"TemplateType": "Layout"}), (10, {"TemplateType": "standard"}), (12, {})):
             query = urllib.parse.urlencode({"Count": 100, "Offset": 0, **query})
             self.assertEqual(self.call("GET", "?" + query)[1]["TotalCount"], count, query)
@@ -157,17 +157,18 @@ class DefaultTemplates(TemplateTest):
 
     def test_they_speak_of_a_code_or_of_a_link(self):
         mail = self.mail_of("logto-forgot-password", {"code": "493021"})
-        self.assertEqual(mail["Subject"], "493021 is your password reset code")
-        self.assertIn("Use this code to choose a new password.", mail["TextBody"])
+        self.assertEqual(mail["Subject"], "Your password reset code for Shop")
+        self.assertIn("Enter this code to choose a new password.\n\n    493021\n", mail["TextBody"])
         self.assertNotIn("link", mail["TextBody"])
         mail = self.mail_of("logto-forgot-password", {"link": "https://shop.example/reset?a=1&b=2"})
-        self.assertEqual(mail["Subject"], "Reset your password")
-        self.assertIn("\nFollow this link to choose a new password.", mail["TextBody"])
+        self.assertEqual(mail["Subject"], "Reset your password for Shop")
+        self.assertIn("\nUse this link to choose a new password.", mail["TextBody"])
         self.assertIn("https://shop.example/reset?a=1&b=2", mail["TextBody"])
         self.assertIn('href="https://shop.example/reset?a=1&amp;b=2"', mail["HtmlBody"])
         self.assertNotIn("code", mail["TextBody"])
 
-    def test_an_invitation_names_the_organization(self):
-        mail = self.mail_of("logto-organization-invitation", {"organization": {"name": "Acme"}, "link": "https://x.example"})
-        self.assertEqual(mail["Subject"], "You are invited to Acme")
-        self.assertIn("Somebody invited you to join Acme. Follow this link to accept.", mail["TextBody"])
+    def test_there_is_one_for_each_alias_of_logto(self):
+        listed = self.call("GET", "?Count=100&Offset=0")[1]["Templates"]
+        self.assertEqual({template["Alias"] for template in listed if template["TemplateType"] == "Standard"}, {
+            "logto-sign-in", "logto-register", "logto-forgot-password", "logto-organization-invitation", "logto-generic",
+            "logto-user-permission-validation", "logto-bind-new-identifier", "logto-mfa-verification", "logto-bind-mfa"})

@@ -110,7 +110,7 @@ class Events(EventTest):
                   "CanActivate": True, "Email": "hardbounce@example.com", "From": "no-reply@shop.example",
                   "MessageStream": "outbound", "DumpAvailable": True}
         self.assertEqual({key: bounce[key] for key in wanted}, wanted)
-        self.assertIn("493021", bounce["Subject"])
+        self.assertEqual(bounce["Subject"], "Your sign-up code for Shop")
         self.assertNotIn("Content", bounce)
         wanted = {"SuppressSending": True, "SuppressionReason": "HardBounce", "Origin": "Recipient",
                   "Recipient": "hardbounce@example.com", "MessageID": bounce["MessageID"]}
