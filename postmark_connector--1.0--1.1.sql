@@ -128,6 +128,29 @@ ALTER TABLE @extschema@.postmark_deferred ADD COLUMN doubts uuid[];
 COMMENT ON COLUMN @extschema@.postmark_deferred.doubts IS
 	'batches in which it may have been accepted, though Postmark''s search did not show it; NULL: none';
 
+-- Who queued a message may ask what became of it.
+ALTER TABLE @extschema@.postmark_queue ADD COLUMN queued_by oid;
+ALTER TABLE @extschema@.postmark_deferred ADD COLUMN queued_by oid;
+ALTER TABLE @extschema@.postmark_history ADD COLUMN queued_by oid;
+COMMENT ON COLUMN @extschema@.postmark_queue.queued_by IS
+	'role that queued it; set by the row trigger whatever anybody but the owner supplies; null: before 1.1';
+COMMENT ON COLUMN @extschema@.postmark_deferred.queued_by IS
+	'as in postmark_queue';
+COMMENT ON COLUMN @extschema@.postmark_history.queued_by IS
+	'as in postmark_queue';
+
+CREATE FUNCTION @extschema@.postmark_message_status(id bigint)
+	RETURNS text
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_message_status(bigint) IS
+	'status of a message that the caller''s role queued, or one whose rights it has; null: of any other';
+
+CREATE FUNCTION @extschema@.postmark_last_id()
+	RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_last_id() IS
+	'id of the message that this session queued last, by a trigger for instance; null: none';
+
 -- ----------------------------------------------------------------------
 -- Codes
 -- ----------------------------------------------------------------------
@@ -836,7 +859,8 @@ DECLARE
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
 		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',
 		'postmark_stats', 'postmark_stats_reset', 'postmark_unsuppress', 'postmark_unlock', 'postmark_settings_row',
-		'postmark_captures', 'postmark_captured', 'postmark_captured_clear'
+		'postmark_captures', 'postmark_captured', 'postmark_captured_clear',
+		'postmark_message_status', 'postmark_last_id'
 	];
 	object record;
 BEGIN

@@ -33,7 +33,7 @@ typedef struct PmStatement
 {
 	const char *sql;
 	int			nargs;
-	Oid			types[18];
+	Oid			types[20];
 	const char *sql_1_0;		/* for the objects of version 1.0; NULL: the
 								 * same.  Takes the same arguments. */
 	SPIPlanPtr	plan;			/* NULL: to be made */

@@ -146,6 +146,20 @@ found_fault(Fault *fault, const char *hint, char *message)
 #define ATTACHED_HINT \
 	"What is attached to the extension's tables runs with their owner's rights. Drop it, or have the function belong to the tables' owner or to a superuser."
 
+/* How many columns a table has that the objects' version made. */
+int
+pm_column_count(PmObject which)
+{
+	int			version = pm_sql_version();
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < tables[which].ncolumns; i++)
+		if (tables[which].columns[i].since <= version)
+			n++;
+	return n;
+}
+
 /* Hold the columns against what they should be. */
 static void
 check_columns(PmObject which, Relation rel, Fault *fault)

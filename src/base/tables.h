@@ -54,7 +54,8 @@
 	COLUMN(PAYLOAD, "payload", JSONBOID, false, PM_SQL_1_0) \
 	COLUMN(LOCALE, "locale", TEXTOID, false, PM_SQL_1_0) \
 	COLUMN(CONNECTOR, "connector", TEXTOID, true, PM_SQL_1_0) \
-	COLUMN(NO_TRACK, "no_track", BOOLOID, false, PM_SQL_1_0)
+	COLUMN(NO_TRACK, "no_track", BOOLOID, false, PM_SQL_1_0) \
+	COLUMN(QUEUED_BY, "queued_by", OIDOID, false, PM_SQL_1_1)
 
 #define PM_DEFERRED_COLUMNS(COLUMN) \
 	COLUMN(ID, "id", INT8OID, true, PM_SQL_1_0) \
@@ -72,7 +73,8 @@
 	COLUMN(ERROR_CODE, "error_code", INT4OID, false, PM_SQL_1_0) \
 	COLUMN(LAST_ERROR, "last_error", TEXTOID, false, PM_SQL_1_0) \
 	COLUMN(NO_TRACK, "no_track", BOOLOID, false, PM_SQL_1_0) \
-	COLUMN(DOUBTS, "doubts", UUIDARRAYOID, false, PM_SQL_1_1)
+	COLUMN(DOUBTS, "doubts", UUIDARRAYOID, false, PM_SQL_1_1) \
+	COLUMN(QUEUED_BY, "queued_by", OIDOID, false, PM_SQL_1_1)
 
 #define PM_INTENTS_COLUMNS(COLUMN) \
 	COLUMN(BATCH, "batch", UUIDOID, true, PM_SQL_1_0) \
@@ -99,7 +101,8 @@
 	COLUMN(FINISHED_AT, "finished_at", TIMESTAMPTZOID, true, PM_SQL_1_0) \
 	COLUMN(CODE, "code", TEXTOID, false, PM_SQL_1_0) \
 	COLUMN(PAYLOAD, "payload", JSONBOID, false, PM_SQL_1_0) \
-	COLUMN(NO_TRACK, "no_track", BOOLOID, false, PM_SQL_1_0)
+	COLUMN(NO_TRACK, "no_track", BOOLOID, false, PM_SQL_1_0) \
+	COLUMN(QUEUED_BY, "queued_by", OIDOID, false, PM_SQL_1_1)
 
 #define PM_TROUBLE_COLUMNS(COLUMN) \
 	COLUMN(CONNECTOR, "connector", TEXTOID, true, PM_SQL_1_0) \
@@ -183,6 +186,7 @@
 #define PM_COLUMN_ENUM(identifier, name, type, not_null, since) \
 	COL_##identifier,
 
+extern int	pm_column_count(PmObject which);
 extern void pm_check_table(PmObject which);
 extern void pm_check_plan(SPIPlanPtr plan);
 extern const char *pm_tables_fault(const char **hint);

@@ -44,6 +44,7 @@ typedef struct PmMessage
 	Jsonb	   *payload;		/* or NULL */
 	char	   *locale;			/* or NULL */
 	char	   *connector;
+	Oid			queued_by;		/* role, InvalidOid if it is not known */
 	bool		no_track;		/* its links are never tracked */
 	int			attempts;
 	int			ndoubts;		/* how often it was in doubt */

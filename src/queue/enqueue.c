@@ -56,7 +56,6 @@
 enum
 {
 	PM_QUEUE_COLUMNS(PM_COLUMN_ENUM)
-	QUEUE_COLUMNS
 };
 
 /* Default time to live, seconds */
@@ -221,8 +220,8 @@ text_or_null(Datum value, bool isnull)
  * for the worker.
  *
  * m:		   email, usage_type, code, payload, locale, connector (NULL: the
- *			   default one) and expires_at; gets id, created_at, connector,
- *			   expires_at
+ *			   default one), expires_at and queued_by (InvalidOid: whoever
+ *			   runs this); gets id, created_at, connector, expires_at, queued_by
  * has_expiry: whether it has an expires_at
  *
  * Returns its lane.
@@ -242,6 +241,8 @@ admit(PmMessage *m, bool has_expiry)
 	connector = pm_connector(m->connector, false);
 	template = pm_require_template(connector, m->usage_type, m->locale);
 
+	if (!OidIsValid(m->queued_by))
+		m->queued_by = GetUserId();
 	m->created_at = GetCurrentTimestamp();
 	if (!has_expiry)
 		m->expires_at = default_expiry(m->created_at, template,
@@ -303,6 +304,7 @@ postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 	Datum	   *values;
 	bool	   *nulls;
 	PmMessage	m;
+	bool		knows_role;
 	int32		lane;
 	HeapTuple	result;
 
@@ -338,6 +340,11 @@ postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 	m.locale = text_or_null(values[COL_LOCALE], nulls[COL_LOCALE]);
 	m.connector = text_or_null(values[COL_CONNECTOR], nulls[COL_CONNECTOR]);
 	m.expires_at = DatumGetTimestampTz(values[COL_EXPIRES_AT]);
+	knows_role = pm_column_count(PM_QUEUE) > COL_QUEUED_BY;
+
+	/* Nobody queues in another one's name but the owner: see pm_queue_insert */
+	if (knows_role && !nulls[COL_QUEUED_BY] && GetUserId() == pm_owner())
+		m.queued_by = DatumGetObjectId(values[COL_QUEUED_BY]);
 	lane = admit(&m, !nulls[COL_EXPIRES_AT]);
 
 	values[COL_LANE] = Int32GetDatum(lane);
@@ -350,6 +357,11 @@ postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 	nulls[COL_EXPIRES_AT] = nulls[COL_CONNECTOR] = false;
 	nulls[COL_PAYLOAD] = (m.payload == NULL);
 	nulls[COL_LOCALE] = (m.locale == NULL);
+	if (knows_role)
+	{
+		values[COL_QUEUED_BY] = ObjectIdGetDatum(m.queued_by);
+		nulls[COL_QUEUED_BY] = false;
+	}
 	result = heap_form_tuple(desc, values, nulls);
 	check_constraints(trigger->tg_relation, result, nulls);
 
@@ -360,6 +372,7 @@ typedef struct Admitted
 {
 	const PmMessage *message;
 	int32		lane;
+	int			ncolumns;		/* of the table */
 } Admitted;
 
 /* The row of postmark_queue that the row trigger would make. */
@@ -369,7 +382,7 @@ make_queue_row(void *arg, int i, Datum *values, bool *nulls)
 	const Admitted *admitted = arg;
 	const PmMessage *m = admitted->message;
 
-	memset(nulls, false, QUEUE_COLUMNS);
+	memset(nulls, false, admitted->ncolumns);
 	values[COL_LANE] = Int32GetDatum(admitted->lane);
 	values[COL_ID] = Int64GetDatum(m->id);
 	values[COL_CREATED_AT] = TimestampTzGetDatum(m->created_at);
@@ -389,6 +402,8 @@ make_queue_row(void *arg, int i, Datum *values, bool *nulls)
 	values[COL_CONNECTOR] = CStringGetTextDatum(m->connector);
 	values[COL_NO_TRACK] = BoolGetDatum(true);
 	nulls[COL_NO_TRACK] = !m->no_track;
+	if (admitted->ncolumns > COL_QUEUED_BY)
+		values[COL_QUEUED_BY] = ObjectIdGetDatum(m->queued_by);
 }
 
 /*
@@ -403,24 +418,32 @@ int64
 pm_enqueue(PmMessage *m)
 {
 	Relation	queue;
+	int			ncolumns;
 	bool		plain;
 
 	PreventCommandIfReadOnly("INSERT");
 	PreventCommandIfParallelMode("INSERT");
 	queue = table_open(pm_object(PM_QUEUE), RowExclusiveLock);
 	pm_check_table(PM_QUEUE);
-	plain = pm_insert_is_plain(queue, QUEUE_COLUMNS, "postmark_queue_row") &&
+	ncolumns = pm_column_count(PM_QUEUE);
+	plain = pm_insert_is_plain(queue, ncolumns, "postmark_queue_row") &&
 		pm_indexes_are_plain(queue);
 	if (plain)
 	{
 		Admitted	admitted;
 
 		admitted.message = m;
+		admitted.ncolumns = ncolumns;
 		admitted.lane = admit(m, m->expires_at != 0);
 		pm_insert_rows(queue, 1, make_queue_row, &admitted);
 	}
 	table_close(queue, NoLock);
-	return plain ? m->id : pm_queue_insert(m);
+	if (!plain)
+	{
+		m->queued_by = GetUserId();
+		m->id = pm_queue_insert(m);
+	}
+	return m->id;
 }
 
 /*
@@ -466,6 +489,7 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 							 false);
 	template = pm_require_template(connector, m->usage_type, m->locale);
 	m->connector = pstrdup(connector->name);
+	m->queued_by = GetUserId();
 	m->created_at = now;
 	m->due_at = from;
 	if (expires_in == NULL)

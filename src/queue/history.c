@@ -45,12 +45,19 @@ enum
 static PmStatement insert_history = {
 	"INSERT INTO @.postmark_history (id, connector, email, usage_type, locale,"
 	" template_alias, status, attempts, message_id, error_code, last_error,"
-	" created_at, due_at, expires_at, finished_at, code, payload, no_track)"
+	" created_at, due_at, expires_at, finished_at, code, payload, no_track,"
+	" queued_by)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
-	" $15, $16, $17, $18) ON CONFLICT DO NOTHING",
-	18, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID,
+	" $15, $16, $17, $18, $19) ON CONFLICT DO NOTHING",
+	19, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID,
 		UUIDOID, INT4OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, JSONBOID, BOOLOID}
+	TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, JSONBOID, BOOLOID, OIDOID},
+	.sql_1_0 = "INSERT INTO @.postmark_history (id, connector, email,"
+	" usage_type, locale, template_alias, status, attempts, message_id,"
+	" error_code, last_error, created_at, due_at, expires_at, finished_at,"
+	" code, payload, no_track)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+	" $15, $16, $17, $18) ON CONFLICT DO NOTHING"
 };
 static PmStatement forget_content = {
 	"UPDATE @.postmark_history SET code = NULL, payload = NULL"
@@ -95,9 +102,10 @@ static PmStatement check_at_once = {
 	"SET CONSTRAINTS ALL IMMEDIATE", 0, {0}
 };
 
-/* The row of a finished message. */
+/* The row of a finished message, so many columns of it as the table has. */
 static void
-make_row(const PmMessage *m, TimestampTz now, Datum *values, bool *nulls)
+make_row(const PmMessage *m, TimestampTz now, int ncolumns, Datum *values,
+		 bool *nulls)
 {
 	bool		keep_content;
 
@@ -132,6 +140,9 @@ make_row(const PmMessage *m, TimestampTz now, Datum *values, bool *nulls)
 	PUT(COL_PAYLOAD, JsonbPGetDatum(m->payload),
 		!keep_content || m->payload == NULL);
 	PUT(COL_NO_TRACK, BoolGetDatum(true), !m->no_track);
+	if (ncolumns > COL_QUEUED_BY)
+		PUT(COL_QUEUED_BY, ObjectIdGetDatum(m->queued_by),
+			!OidIsValid(m->queued_by));
 
 #undef PUT_TEXT
 #undef PUT
@@ -141,6 +152,7 @@ typedef struct Finished
 {
 	const PmMessage **messages;
 	TimestampTz now;
+	int			ncolumns;		/* of the table */
 } Finished;
 
 static void
@@ -148,7 +160,8 @@ make_finished_row(void *arg, int i, Datum *values, bool *nulls)
 {
 	const Finished *finished = arg;
 
-	make_row(finished->messages[i], finished->now, values, nulls);
+	make_row(finished->messages[i], finished->now, finished->ncolumns, values,
+			 nulls);
 }
 
 /*
@@ -226,7 +239,8 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 		bool		plain;
 
 		pm_check_table(PM_HISTORY);
-		plain = pm_insert_is_plain(history, HISTORY_COLUMNS, NULL);
+		finished.ncolumns = pm_column_count(PM_HISTORY);
+		plain = pm_insert_is_plain(history, finished.ncolumns, NULL);
 		if (plain)
 			pm_insert_rows(history, n, make_finished_row, &finished);
 		table_close(history, NoLock);
@@ -240,7 +254,7 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 		char		nulls[HISTORY_COLUMNS];
 		int			c;
 
-		make_row(finished.messages[i], now, values, isnull);
+		make_row(finished.messages[i], now, HISTORY_COLUMNS, values, isnull);
 		for (c = 0; c < HISTORY_COLUMNS; c++)
 			nulls[c] = isnull[c] ? 'n' : ' ';
 		pm_execute(&insert_history, values, nulls, 0);

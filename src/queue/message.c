@@ -38,6 +38,8 @@
 PG_FUNCTION_INFO_V1(postmark_cancel);
 PG_FUNCTION_INFO_V1(postmark_requeue);
 PG_FUNCTION_INFO_V1(postmark_wait);
+PG_FUNCTION_INFO_V1(postmark_message_status);
+PG_FUNCTION_INFO_V1(postmark_last_id);
 PG_FUNCTION_INFO_V1(postmark_flush);
 
 /* postmark_cancel(id) returns boolean */
@@ -140,6 +142,38 @@ postmark_wait(PG_FUNCTION_ARGS)
 	if (status == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(status));
+}
+
+/*
+ * postmark_message_status(id) returns text
+ *
+ * What became so far of a message that the caller's role queued, or one whose
+ * rights it has; NULL for all others, so that nobody learns of them.
+ */
+Datum
+postmark_message_status(PG_FUNCTION_ARGS)
+{
+	char	   *status = pm_own_message_status(PG_GETARG_INT64(0), GetUserId());
+
+	if (status == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(status));
+}
+
+/*
+ * postmark_last_id() returns bigint
+ *
+ * The id of the message that this session queued last, by whatever means; NULL
+ * if it has queued none.
+ */
+Datum
+postmark_last_id(PG_FUNCTION_ARGS)
+{
+	int64		id = pm_session_message_id();
+
+	if (id == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(id);
 }
 
 /*

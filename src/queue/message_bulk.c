@@ -66,11 +66,12 @@ static PmStatement next_deferred = {
 
 #define TO_HISTORY(due_at, attempts) \
 	" RETURNING id, connector, email, usage_type, locale, created_at, expires_at, " \
-	due_at " AS due_at, " attempts " AS attempts)" \
+	due_at " AS due_at, " attempts " AS attempts, queued_by)" \
 	" INSERT INTO @.postmark_history (id, connector, email, usage_type, locale," \
-	" status, attempts, created_at, due_at, expires_at, finished_at)" \
+	" status, attempts, created_at, due_at, expires_at, finished_at, queued_by)" \
 	" SELECT id, connector, email, usage_type, locale, 'cancelled', attempts," \
-	" created_at, due_at, expires_at, pg_catalog.clock_timestamp() FROM gone"
+	" created_at, due_at, expires_at, pg_catalog.clock_timestamp(), queued_by" \
+	" FROM gone"
 
 static PmStatement cancel_queued = {
 	"WITH gone AS (DELETE FROM @.postmark_queue WHERE lane" PM_EQ "$1"

@@ -29,6 +29,8 @@
 #include "queue/queue_session.h"
 #include "shared/slots.h"
 
+static int64 session_id = 0;	/* that this session was given last */
+
 static PmStatement last_id = {
 	"SELECT CASE WHEN is_called THEN last_value ELSE 0 END"
 	" FROM @.postmark_message_id_seq",
@@ -115,6 +117,13 @@ is_taken(int64 id)
 	return pm_message_status(id, &own) != NULL;
 }
 
+/* The id that this session was given last, 0 if it was given none. */
+int64
+pm_session_message_id(void)
+{
+	return session_id;
+}
+
 /*
  * An id for a message, which no other one has.  May read settings anew, as
  * pm_connectors does.
@@ -127,7 +136,7 @@ pm_next_message_id(void)
 		int64		id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
 
 		if (pm_id_is_free(id) || (pm_free_ids() == 0 && !is_taken(id)))
-			return id;
+			return session_id = id;
 		move_sequence();
 	}
 }

@@ -11,6 +11,7 @@
 #define PM_MESSAGE_ID_H
 
 extern int64 pm_next_message_id(void);
+extern int64 pm_session_message_id(void);
 extern int64 pm_last_message_id(void);
 extern int64 pm_highest_message_id(void);
 

@@ -52,14 +52,18 @@
 /*
  * What was tried: nothing of a message in the hot table.  1.0 has no column for
  * the batches in which one was in doubt, so there whoever was tried before
- * counts as one that was in doubt twice, in batches that nobody knows.
+ * counts as one that was in doubt twice, in batches that nobody knows.  Nor does
+ * it know who queued it.
  */
-#define QUEUE_TRIES "created_at, 0, NULL::integer, NULL::text, NULL::uuid[]"
-#define DEFERRED_TRIES "due_at, attempts, error_code, last_error, doubts"
+#define NOT_TRIED "created_at, 0, NULL::integer, NULL::text, NULL::uuid[]"
+#define QUEUE_TRIES NOT_TRIED ", queued_by"
+#define QUEUE_TRIES_1_0 NOT_TRIED ", NULL::oid"
+#define DEFERRED_TRIES \
+	"due_at, attempts, error_code, last_error, doubts, queued_by"
 #define DEFERRED_TRIES_1_0 \
 	"due_at, attempts, error_code, last_error, CASE WHEN attempts > 0 THEN" \
 	" '{00000000-0000-0000-0000-000000000000," \
-	"00000000-0000-0000-0000-000000000000}'::uuid[] END"
+	"00000000-0000-0000-0000-000000000000}'::uuid[] END, NULL::oid"
 
 enum
 {
@@ -80,13 +84,16 @@ enum
 	COL_ERROR_CODE,
 	COL_LAST_ERROR,
 	COL_DOUBTS,
+	COL_QUEUED_BY,
 	MESSAGE_NCOLUMNS
 };
 
 static PmStatement read_queue = {
 	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES " FROM @.postmark_queue"
 	" WHERE lane = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4",
-	4, {INT4OID, INT8OID, INT8OID, INT8OID}
+	4, {INT4OID, INT8OID, INT8OID, INT8OID},
+	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES_1_0 " FROM @.postmark_queue"
+	" WHERE lane = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4"
 };
 static PmStatement read_deferred = {
 	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES " FROM @.postmark_deferred"
@@ -103,7 +110,9 @@ static PmStatement read_deferred = {
 static PmStatement read_queue_ids = {
 	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES " FROM @.postmark_queue"
 	" WHERE lane = $1 AND id = ANY ($2)",
-	2, {INT4OID, INT8ARRAYOID}
+	2, {INT4OID, INT8ARRAYOID},
+	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES_1_0 " FROM @.postmark_queue"
+	" WHERE lane = $1 AND id = ANY ($2)"
 };
 static PmStatement read_deferred_ids = {
 	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES " FROM @.postmark_deferred"
@@ -154,7 +163,10 @@ static PmStatement inherited_queue = {
 	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES " FROM @.postmark_queue"
 	" WHERE lane = $1 AND id <= $2 AND expires_at <= $3"
 	" ORDER BY expires_at LIMIT $4",
-	4, {INT4OID, INT8OID, TIMESTAMPTZOID, INT8OID}
+	4, {INT4OID, INT8OID, TIMESTAMPTZOID, INT8OID},
+	"SELECT " MESSAGE_COLUMNS ", " QUEUE_TRIES_1_0 " FROM @.postmark_queue"
+	" WHERE lane = $1 AND id <= $2 AND expires_at <= $3"
+	" ORDER BY expires_at LIMIT $4"
 };
 static PmStatement inherited_deferred = {
 	"SELECT " MESSAGE_COLUMNS ", " DEFERRED_TRIES " FROM @.postmark_deferred"
@@ -214,12 +226,12 @@ static PmStatement delete_deferred = {
 static PmStatement insert_deferred = {
 	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
 	" email, usage_type, code, payload, locale, connector, attempts,"
-	" error_code, last_error, no_track, doubts)"
+	" error_code, last_error, no_track, doubts, queued_by)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-	" $16)",
-	16, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	" $16, $17)",
+	17, {INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, INT4OID,
-	INT4OID, TEXTOID, BOOLOID, UUIDARRAYOID},
+	INT4OID, TEXTOID, BOOLOID, UUIDARRAYOID, OIDOID},
 	"INSERT INTO @.postmark_deferred (id, lane, due_at, created_at, expires_at,"
 	" email, usage_type, code, payload, locale, connector, attempts,"
 	" error_code, last_error, no_track)"
@@ -342,6 +354,8 @@ read_message(PmBatch *batch, PmMessage *message, HeapTuple tuple,
 		for (i = 0; i < message->ndoubts; i++)
 			message->doubts[i] = *DatumGetUUIDP(elements[i]);
 	}
+	if (!isnull[COL_QUEUED_BY])
+		message->queued_by = DatumGetObjectId(values[COL_QUEUED_BY]);
 	message->size += strlen(message->email) + 300;
 	MemoryContextSwitchTo(old);
 
@@ -876,8 +890,8 @@ pm_intent_renew(const PmBatch *batch)
 void
 pm_deferred_store(const PmMessage *m, int32 lane, TimestampTz due)
 {
-	Datum		values[16];
-	char		nulls[17] = "                ";
+	Datum		values[17];
+	char		nulls[18] = "                 ";
 
 	at_table = PM_DEFERRED;
 	values[0] = Int64GetDatum(m->id);
@@ -899,6 +913,8 @@ pm_deferred_store(const PmMessage *m, int32 lane, TimestampTz due)
 	PM_NULLABLE(values, nulls, 14, !m->no_track, BoolGetDatum(true));
 	PM_NULLABLE(values, nulls, 15, m->ndoubts == 0,
 				uuid_array(m->doubts, m->ndoubts));
+	PM_NULLABLE(values, nulls, 16, !OidIsValid(m->queued_by),
+				ObjectIdGetDatum(m->queued_by));
 	pm_execute(&insert_deferred, values, nulls, 0);
 }
 

@@ -17,7 +17,9 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/resowner.h"
@@ -39,27 +41,38 @@
 
 static PmStatement insert_queue = {
 	"INSERT INTO @.postmark_queue (email, usage_type, code, payload, locale,"
+	" connector, expires_at, no_track, queued_by)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
+	9, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
+	BOOLOID, OIDOID},
+	"INSERT INTO @.postmark_queue (email, usage_type, code, payload, locale,"
 	" connector, expires_at, no_track)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
-	8, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
-	BOOLOID}
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id"
 };
+#define DELETE_QUEUED(queued_by) \
+	"DELETE FROM @.postmark_queue WHERE lane" PM_EQ "ANY ($1)" \
+	" AND id" PM_EQ "$2 RETURNING " CONTENT_COLUMNS ", created_at, 0, " queued_by
+#define DELETE_DEFERRED(queued_by) \
+	"DELETE FROM @.postmark_deferred WHERE id" PM_EQ "$1" \
+	" RETURNING " CONTENT_COLUMNS ", due_at, attempts, " queued_by
+#define DELETE_FAILED(queued_by) \
+	"DELETE FROM @.postmark_history WHERE id" PM_EQ "$1" \
+	" AND status" PM_EQ "'failed'" \
+	" AND expires_at" PM_GT "pg_catalog.clock_timestamp()" \
+	" RETURNING " CONTENT_COLUMNS ", due_at, attempts, " queued_by
+
+/* 1.0 does not know who queued a message */
+#define NOBODY "NULL::pg_catalog.oid"
+
 static PmStatement delete_queue = {
-	"DELETE FROM @.postmark_queue WHERE lane" PM_EQ "ANY ($1)"
-	" AND id" PM_EQ "$2 RETURNING " CONTENT_COLUMNS ", created_at, 0",
-	2, {INT4ARRAYOID, INT8OID}
+	DELETE_QUEUED("queued_by"), 2, {INT4ARRAYOID, INT8OID},
+	DELETE_QUEUED(NOBODY)
 };
 static PmStatement delete_deferred = {
-	"DELETE FROM @.postmark_deferred WHERE id" PM_EQ "$1"
-	" RETURNING " CONTENT_COLUMNS ", due_at, attempts",
-	1, {INT8OID}
+	DELETE_DEFERRED("queued_by"), 1, {INT8OID}, DELETE_DEFERRED(NOBODY)
 };
 static PmStatement delete_failed = {
-	"DELETE FROM @.postmark_history WHERE id" PM_EQ "$1"
-	" AND status" PM_EQ "'failed'"
-	" AND expires_at" PM_GT "pg_catalog.clock_timestamp()"
-	" RETURNING " CONTENT_COLUMNS ", due_at, attempts",
-	1, {INT8OID}
+	DELETE_FAILED("queued_by"), 1, {INT8OID}, DELETE_FAILED(NOBODY)
 };
 static PmStatement find_intent = {
 	"SELECT 1 FROM @.postmark_intents WHERE $1" PM_EQ "ANY (ids)",
@@ -67,11 +80,15 @@ static PmStatement find_intent = {
 };
 static PmStatement insert_cancelled = {
 	"INSERT INTO @.postmark_history (id, connector, email, usage_type, locale,"
+	" status, attempts, created_at, due_at, expires_at, finished_at, queued_by)"
+	" VALUES ($1, $2, $3, $4, $5, 'cancelled', $6, $7, $8, $9,"
+	" pg_catalog.clock_timestamp(), $10)",
+	10, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, OIDOID},
+	"INSERT INTO @.postmark_history (id, connector, email, usage_type, locale,"
 	" status, attempts, created_at, due_at, expires_at, finished_at)"
 	" VALUES ($1, $2, $3, $4, $5, 'cancelled', $6, $7, $8, $9,"
-	" pg_catalog.clock_timestamp())",
-	9, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TIMESTAMPTZOID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID}
+	" pg_catalog.clock_timestamp())"
 };
 static PmStatement status_history = {
 	"SELECT status, xmin FROM @.postmark_history WHERE id" PM_EQ "$1",
@@ -85,6 +102,17 @@ static PmStatement status_queue = {
 static PmStatement status_deferred = {
 	"SELECT 'deferred', xmin FROM @.postmark_deferred WHERE id" PM_EQ "$1",
 	1, {INT8OID}
+};
+/* Of a message: its status, and who queued it */
+static PmStatement find_own = {
+	"SELECT m.status, o.queued_by FROM @.postmark_messages AS m,"
+	" (SELECT queued_by FROM @.postmark_history WHERE id" PM_EQ "$1"
+	" UNION ALL SELECT queued_by FROM @.postmark_queue"
+	" WHERE lane" PM_EQ "ANY ($2) AND id" PM_EQ "$1"
+	" UNION ALL SELECT queued_by FROM @.postmark_deferred"
+	" WHERE id" PM_EQ "$1) AS o"
+	" WHERE m.id" PM_EQ "$1",
+	2, {INT8OID, INT4ARRAYOID}
 };
 static PmStatement unfinished_queue = {
 	"SELECT 1 FROM @.postmark_queue WHERE lane" PM_EQ "ANY ($1)"
@@ -132,15 +160,15 @@ lanes(int number)
 }
 
 /*
- * Insert a message into the hot table, whose row trigger completes it.
- * expires_at 0 stands for the default.  Returns its id.
+ * Insert a message into the hot table, whose row trigger completes it, in the
+ * name of queued_by.  expires_at 0 stands for the default.  Returns its id.
  */
 int64
 pm_queue_insert(const PmMessage *m)
 {
 	PmOwnerScope scope;
-	Datum		values[8];
-	char		nulls[9] = "        ";
+	Datum		values[9];
+	char		nulls[10] = "         ";
 	bool		isnull;
 	int64		id;
 
@@ -155,6 +183,7 @@ pm_queue_insert(const PmMessage *m)
 	PM_NULLABLE(values, nulls, 6, m->expires_at == 0,
 				TimestampTzGetDatum(m->expires_at));
 	PM_NULLABLE(values, nulls, 7, !m->no_track, BoolGetDatum(true));
+	values[8] = ObjectIdGetDatum(m->queued_by);
 	pm_execute(&insert_queue, values, nulls, 0);
 
 	if (SPI_processed != 1)
@@ -189,7 +218,7 @@ pm_deferred_insert(const PmMessage *m, int32 lane)
 	pm_stats_note(PM_LANE_CONNECTOR(lane), m->connector, PM_COUNT_QUEUED, 1);
 }
 
-/* The row of CONTENT_COLUMNS, due_at, attempts that a query returned. */
+/* The row of CONTENT_COLUMNS, due_at, attempts, queued_by that a query returned. */
 static void
 read_returned(PmMessage *m)
 {
@@ -213,6 +242,8 @@ read_returned(PmMessage *m)
 	m->no_track = !isnull && DatumGetBool(value);
 	m->due_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 11, &isnull));
 	m->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 12, &isnull));
+	value = SPI_getbinval(tuple, desc, 13, &isnull);
+	m->queued_by = isnull ? InvalidOid : DatumGetObjectId(value);
 }
 
 /* Whether a message is in a request, as of now. */
@@ -242,8 +273,8 @@ take_out(int64 id)
 {
 	LOCKTAG		tag;
 	PmMessage	m;
-	Datum		values[9];
-	char		nulls[10] = "         ";
+	Datum		values[10];
+	char		nulls[11] = "          ";
 
 	/* See pm_queue_keep_out_cancels */
 	pm_cancel_locktag(&tag);
@@ -277,6 +308,8 @@ take_out(int64 id)
 	values[6] = TimestampTzGetDatum(m.created_at);
 	values[7] = TimestampTzGetDatum(m.due_at);
 	values[8] = TimestampTzGetDatum(m.expires_at);
+	PM_NULLABLE(values, nulls, 9, !OidIsValid(m.queued_by),
+				ObjectIdGetDatum(m.queued_by));
 	pm_execute(&insert_cancelled, values, nulls, 0);
 	count_cancelled(m.connector);
 	return true;
@@ -409,6 +442,37 @@ pm_message_status(int64 id, bool *own)
 																					2, &isnull)));
 	}
 	UnregisterSnapshot(snapshot);
+	pm_disconnect_owner(&scope);
+	return status;
+}
+
+/*
+ * The status of a message as of now, as postmark_messages has it, where a role
+ * queued it whose rights "role" has; NULL for one of others, or none.
+ */
+char *
+pm_own_message_status(int64 id, Oid role)
+{
+	PmOwnerScope scope;
+	MemoryContext context = CurrentMemoryContext;
+	Datum		values[2];
+	char	   *status = NULL;
+
+	pm_connect_owner(&scope);
+	values[0] = Int64GetDatum(id);
+	values[1] = lanes(0);
+	pm_execute_now(&find_own, values, true);
+	if (SPI_processed > 0)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		queued_by = SPI_getbinval(row, desc, 2, &isnull);
+
+		if (isnull ? superuser_arg(role) :
+			has_privs_of_role(role, DatumGetObjectId(queued_by)))
+			status = MemoryContextStrdup(context, SPI_getvalue(row, desc, 1));
+	}
 	pm_disconnect_owner(&scope);
 	return status;
 }

@@ -22,6 +22,7 @@ extern int64 *pm_collect_ids(PmStatement *statement, Datum *values,
 extern bool pm_message_cancel(int64 id);
 extern bool pm_message_requeue(int64 id);
 extern char *pm_message_status(int64 id, bool *own);
+extern char *pm_own_message_status(int64 id, Oid role);
 extern bool pm_connector_unfinished(int number, int64 upto, TimestampTz due);
 
 #endif							/* PM_QUEUE_SESSION_H */
