@@ -297,6 +297,17 @@ ALTER TABLE @extschema@.postmark_inquiries ALTER address SET STATISTICS 0;
 COMMENT ON TABLE @extschema@.postmark_inquiries IS
 	'addresses that the worker is to ask Postmark about';
 
+-- Not part of a dump: what a restored database was told is not there.
+CREATE TABLE @extschema@.postmark_feedback_progress (
+	connector text COLLATE "C" NOT NULL,
+	message_stream text COLLATE "C" NOT NULL,
+	bounces_until timestamptz NOT NULL,
+	suppressions_until timestamptz NOT NULL,
+	PRIMARY KEY (connector, message_stream)
+);
+COMMENT ON TABLE @extschema@.postmark_feedback_progress IS
+	'up to which time the worker has asked Postmark for bounces and suppressions, see feedbackInterval; deleted, it asks for all anew';
+
 ALTER TABLE @extschema@.postmark_instance ADD COLUMN forget_key bytea;
 ALTER TABLE @extschema@.postmark_instance ALTER forget_key SET STATISTICS 0;
 
@@ -371,7 +382,7 @@ DO $$
 DECLARE
 	name text;
 BEGIN
-	FOREACH name IN ARRAY ARRAY['feedback', 'suppressed', 'inquiries', 'forgotten', 'captures']
+	FOREACH name IN ARRAY ARRAY['feedback', 'feedback_progress', 'suppressed', 'inquiries', 'forgotten', 'captures']
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER postmark_not_replicated
 			BEFORE INSERT OR UPDATE OR DELETE ON %2$s.%1$I
@@ -764,6 +775,14 @@ COMMENT ON COLUMN @extschema@.postmark_inquiries.address IS
 	'the email with A to Z folded to a to z';
 COMMENT ON COLUMN @extschema@.postmark_inquiries.noted_at IS
 	'when it turned out that there is something to ask';
+COMMENT ON COLUMN @extschema@.postmark_feedback_progress.connector IS
+	'of postmark_settings';
+COMMENT ON COLUMN @extschema@.postmark_feedback_progress.message_stream IS
+	'of Postmark''s server';
+COMMENT ON COLUMN @extschema@.postmark_feedback_progress.bounces_until IS
+	'bounces and complaints until then are known';
+COMMENT ON COLUMN @extschema@.postmark_feedback_progress.suppressions_until IS
+	'suppressions until then are known';
 COMMENT ON COLUMN @extschema@.postmark_forgotten.address_hash IS
 	'HMAC of the folded address';
 COMMENT ON COLUMN @extschema@.postmark_forgotten.forgotten_at IS
@@ -856,7 +875,7 @@ DECLARE
 	added CONSTANT text[] := ARRAY[
 		'postmark_rotate_code_key', 'postmark_retry_after', 'postmark_install_templates',
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
-		'postmark_suppressions', 'postmark_inquiries', 'postmark_webhook',
+		'postmark_suppressions', 'postmark_inquiries', 'postmark_feedback_progress', 'postmark_webhook',
 		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',
 		'postmark_stats', 'postmark_stats_reset', 'postmark_unsuppress', 'postmark_unlock', 'postmark_settings_row',
 		'postmark_captures', 'postmark_captured', 'postmark_captured_clear',

@@ -55,6 +55,7 @@ static const struct
 	[PM_SUPPRESSED_ADDRESSES] = {"postmark_suppressed", PM_SQL_1_1},
 	[PM_SUPPRESSED_KEY] = {"postmark_suppressed_key", PM_SQL_1_1},
 	[PM_INQUIRIES] = {"postmark_inquiries", PM_SQL_1_1},
+	[PM_PROGRESS] = {"postmark_feedback_progress", PM_SQL_1_1},
 	[PM_FORGOTTEN] = {"postmark_forgotten", PM_SQL_1_1},
 	[PM_CAPTURES] = {"postmark_captures", PM_SQL_1_1},
 	[PM_MESSAGE_ID_SEQ] = {"postmark_message_id_seq", PM_SQL_1_0},

@@ -79,6 +79,7 @@ static const Column attempts[] = {PM_ATTEMPTS_COLUMNS(COLUMN)};
 static const Column feedback[] = {PM_FEEDBACK_COLUMNS(COLUMN)};
 static const Column suppressed[] = {PM_SUPPRESSED_COLUMNS(COLUMN)};
 static const Column inquiries[] = {PM_INQUIRIES_COLUMNS(COLUMN)};
+static const Column progress[] = {PM_PROGRESS_COLUMNS(COLUMN)};
 static const Column forgotten[] = {PM_FORGOTTEN_COLUMNS(COLUMN)};
 static const Column captures[] = {PM_CAPTURES_COLUMNS(COLUMN)};
 
@@ -116,6 +117,7 @@ static const struct
 	[PM_SUPPRESSED_ADDRESSES] = TABLE(suppressed),
 	[PM_SUPPRESSED_KEY] = {RELKIND_INDEX, 0, NULL, &suppressed_key},
 	[PM_INQUIRIES] = TABLE(inquiries),
+	[PM_PROGRESS] = TABLE(progress),
 	[PM_FORGOTTEN] = TABLE(forgotten),
 	[PM_CAPTURES] = TABLE(captures),
 	[PM_MESSAGE_ID_SEQ] = {RELKIND_SEQUENCE},

@@ -168,6 +168,12 @@
 	COLUMN(ADDRESS, "address", TEXTOID, true, PM_SQL_1_1) \
 	COLUMN(NOTED_AT, "noted_at", TIMESTAMPTZOID, true, PM_SQL_1_1)
 
+#define PM_PROGRESS_COLUMNS(COLUMN) \
+	COLUMN(CONNECTOR, "connector", TEXTOID, true, PM_SQL_1_1) \
+	COLUMN(MESSAGE_STREAM, "message_stream", TEXTOID, true, PM_SQL_1_1) \
+	COLUMN(BOUNCES_UNTIL, "bounces_until", TIMESTAMPTZOID, true, PM_SQL_1_1) \
+	COLUMN(SUPPRESSIONS_UNTIL, "suppressions_until", TIMESTAMPTZOID, true, PM_SQL_1_1)
+
 #define PM_FORGOTTEN_COLUMNS(COLUMN) \
 	COLUMN(ADDRESS_HASH, "address_hash", BYTEAOID, true, PM_SQL_1_1) \
 	COLUMN(FORGOTTEN_AT, "forgotten_at", TIMESTAMPTZOID, true, PM_SQL_1_1)

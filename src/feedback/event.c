@@ -23,6 +23,7 @@
 #include "base/iso_time.h"
 #include "base/text.h"
 #include "feedback/event.h"
+#include "postmark/api.h"
 #include "queue/batch.h"
 #include "settings/config_check.h"
 #include "settings/recipient_policy.h"
@@ -192,32 +193,28 @@ describe(const char *type, const char *description)
 	return result;
 }
 
-/* The message that an event says it is about, see pm_metadata_id */
-static void
-read_metadata(JsonbContainer *object, PmEvent *event)
+/*
+ * The message that an event is about, as its metadata names it, see
+ * pm_metadata_id; what is no such name leaves the event without a message.
+ */
+void
+pm_event_name_message(PmEvent *event, const char *name)
 {
-	JsonbValue	value;
-	char	   *text;
 	char		again[PM_METADATA_ID];
 	PmMessage	message;
 	char	   *rest;
 
-	if (pm_get_member(object, "Metadata", &value) == NULL ||
-		value.type != jbvBinary ||
-		!JsonContainerIsObject(value.val.binary.data))
-		return;
-	text = optional_text(value.val.binary.data, "postmark_id");
-	if (text == NULL || strlen(text) >= PM_METADATA_ID)
+	if (strlen(name) >= PM_METADATA_ID)
 		return;
 	errno = 0;
-	message.id = strtoll(text, &rest, 10);
+	message.id = strtoll(name, &rest, 10);
 	if (*rest++ != '-' || message.id <= 0)
 		return;
 	message.created_at = strtoll(rest, NULL, 10);
 
 	/* Nothing else than what we write */
 	pm_metadata_id(&message, again);
-	if (errno != 0 || strcmp(text, again) != 0 ||
+	if (errno != 0 || strcmp(name, again) != 0 ||
 		!IS_VALID_TIMESTAMP(message.created_at))
 		return;
 	event->id = message.id;
@@ -225,34 +222,35 @@ read_metadata(JsonbContainer *object, PmEvent *event)
 }
 
 static void
-read_bounce(JsonbContainer *object, const char *kind, PmEvent *event)
+read_metadata(JsonbContainer *object, PmEvent *event)
 {
-	const char *type = optional_word(object, "Type");
-	JsonbValue	code;
+	JsonbValue	value;
+	char	   *text;
+
+	if (pm_get_member(object, "Metadata", &value) == NULL ||
+		value.type != jbvBinary ||
+		!JsonContainerIsObject(value.val.binary.data))
+		return;
+	text = optional_text(value.val.binary.data, "postmark_id");
+	if (text)
+		pm_event_name_message(event, text);
+}
+
+/* What a bounce or a complaint says; its type is known. */
+static void
+apply_bounce(const PmBounce *bounce, const char *type, PmEvent *event)
+{
 	int			i;
 
-	event->email = required_text(object, "Email");
-	event->at = required_time(object, "BouncedAt");
+	event->email = pstrdup(bounce->email);
+	event->at = Min(bounce->at, GetCurrentTimestamp());
 	event->standing = PM_STANDING_NOTE;
-	if (type == NULL && pm_get_member(object, "TypeCode", &code) != NULL &&
-		code.type == jbvNumeric)
-	{
-		char	   *number = numeric_normalize(code.val.numeric);
-
-		for (i = 0; i < lengthof(bounce_types); i++)
-			if (atoi(number) == bounce_types[i].code)
-				type = bounce_types[i].name;
-	}
-	if (type == NULL && strcmp(kind, "SpamComplaint") == 0)
-		type = kind;
-	if (type == NULL)
-		refuse("Its field \"%s\" is missing, or is no string.", "Type");
 	for (i = 0; i < lengthof(bounce_types); i++)
 		if (strcmp(type, bounce_types[i].name) == 0)
 			event->standing = bounce_types[i].standing;
-	if (strcmp(kind, "SpamComplaint") == 0)
+	if (bounce->complaint)
 		event->standing = PM_STANDING_COMPLAINT;
-	event->feedback = describe(type, optional_text(object, "Description"));
+	event->feedback = describe(type, bounce->description);
 
 	if (event->standing == PM_STANDING_COMPLAINT)
 	{
@@ -260,13 +258,50 @@ read_bounce(JsonbContainer *object, const char *kind, PmEvent *event)
 		event->reason = "SpamComplaint";
 		event->origin = "Recipient";
 	}
-	else if (event->standing >= PM_STANDING_SOFT && flag(object, "Inactive"))
+	else if (event->standing >= PM_STANDING_SOFT && bounce->inactive)
 	{
 		event->suppressing = PM_SUPPRESS_ADDED;
 		event->reason = strcmp(type, "ManuallyDeactivated") == 0 ?
 			"ManualSuppression" : "HardBounce";
 		event->origin = "Recipient";
 	}
+}
+
+/* The type of a bounce by its name or its number; NULL: it has none. */
+static const char *
+bounce_type(const PmBounce *bounce)
+{
+	int			i;
+
+	if (bounce->type && pm_is_made_of(bounce->type,
+									  PM_LOWER PM_UPPER PM_DIGITS, WORD_MAX))
+		return bounce->type;
+	for (i = 0; i < lengthof(bounce_types); i++)
+		if (bounce->type_code == bounce_types[i].code)
+			return bounce_types[i].name;
+	return bounce->complaint ? "SpamComplaint" : NULL;
+}
+
+static void
+read_bounce(JsonbContainer *object, const char *kind, PmEvent *event)
+{
+	PmBounce	bounce = {0};
+	const char *type;
+	JsonbValue	code;
+
+	bounce.email = required_text(object, "Email");
+	bounce.at = required_time(object, "BouncedAt");
+	bounce.type = optional_text(object, "Type");
+	if (pm_get_member(object, "TypeCode", &code) != NULL &&
+		code.type == jbvNumeric)
+		bounce.type_code = atoi(numeric_normalize(code.val.numeric));
+	bounce.complaint = strcmp(kind, "SpamComplaint") == 0;
+	bounce.description = optional_text(object, "Description");
+	bounce.inactive = flag(object, "Inactive");
+	type = bounce_type(&bounce);
+	if (type == NULL)
+		refuse("Its field \"%s\" is missing, or is no string.", "Type");
+	apply_bounce(&bounce, type, event);
 }
 
 static void
@@ -293,20 +328,77 @@ read_subscription(JsonbContainer *object, PmEvent *event)
 }
 
 /*
+ * An event's address, and the stream if it is one.  False for what cannot be
+ * mailed to: that is no address of ours.
+ */
+static bool
+complete(PmEvent *event, const char *stream)
+{
+	const char *hint;
+
+	if (pm_address_problem(event->email, &hint) != NULL)
+		return false;
+	event->address = pstrdup(event->email);
+	pm_fold_address(event->address);
+	if (stream && pm_is_made_of(stream, PM_LOWER PM_DIGITS "-_",
+								NAMEDATALEN - 1))
+		event->message_stream = pstrdup(stream);
+	return true;
+}
+
+/*
+ * The event that a bounce of Postmark's list is, as its webhook would have told
+ * it; false for one that says nothing to us.  It names no message yet.  The
+ * result is in the current memory context.
+ */
+bool
+pm_event_of_bounce(const PmBounce *bounce, PmEvent *event)
+{
+	const char *type = bounce_type(bounce);
+
+	memset(event, 0, sizeof(*event));
+	if (type == NULL)
+		return false;
+	apply_bounce(bounce, type, event);
+	return complete(event, bounce->message_stream);
+}
+
+/*
+ * The event that an entry of Postmark's list of suppressions is; otherwise as
+ * pm_event_of_bounce.
+ */
+bool
+pm_event_of_suppression(const PmSuppression *suppression, const char *stream,
+						PmEvent *event)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	memset(event, 0, sizeof(*event));
+	if (suppression->email == NULL)
+		return false;
+	event->suppressing = suppression->suppressed ? PM_SUPPRESS_ADDED :
+		PM_SUPPRESS_LIFTED;
+	event->reason = suppression->reason;
+	event->origin = suppression->origin;
+	event->email = pstrdup(suppression->email);
+	event->at = suppression->suppressed ? Min(suppression->since, now) : now;
+	return complete(event, stream);
+}
+
+/*
  * pm_event_read
  *		Read an event as Postmark posts it.
  *
  * False for a kind that concerns neither a message's fate nor an address; then
  * nothing else is looked at.  False, too, for an address that cannot be one of
- * ours: refused, it would come again and again.  PM003 for what is no event, and for one of our
- * kinds in which something is missing.  The result is in the current memory
- * context.
+ * ours: refused, it would come again and again.  PM003 for what is no event,
+ * and for one of our kinds in which something is missing.  The result is in the
+ * current memory context.
  */
 bool
 pm_event_read(Jsonb *json, PmEvent *event)
 {
 	JsonbContainer *object = &json->root;
-	const char *hint;
 	char	   *kind;
 
 	memset(event, 0, sizeof(*event));
@@ -328,16 +420,8 @@ pm_event_read(Jsonb *json, PmEvent *event)
 	else
 		return false;
 
-	/* What cannot be mailed to is no address of ours */
-	if (pm_address_problem(event->email, &hint) != NULL)
+	if (!complete(event, optional_text(object, "MessageStream")))
 		return false;
-	event->address = pstrdup(event->email);
-	pm_fold_address(event->address);
-	event->message_stream = optional_text(object, "MessageStream");
-	if (event->message_stream &&
-		!pm_is_made_of(event->message_stream, PM_LOWER PM_DIGITS "-_",
-					   NAMEDATALEN - 1))
-		event->message_stream = NULL;
 	read_metadata(object, event);
 	return true;
 }

@@ -13,6 +13,8 @@
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
+#include "postmark/api.h"
+
 /*
  * How much a piece of news says about a message: what stands higher is not
  * undone by what stands lower.  postmark_feedback stores these numbers.
@@ -53,5 +55,9 @@ typedef struct PmEvent
 } PmEvent;
 
 extern bool pm_event_read(Jsonb *json, PmEvent *event);
+extern void pm_event_name_message(PmEvent *event, const char *name);
+extern bool pm_event_of_bounce(const PmBounce *bounce, PmEvent *event);
+extern bool pm_event_of_suppression(const PmSuppression *suppression,
+									const char *stream, PmEvent *event);
 
 #endif							/* PM_EVENT_H */

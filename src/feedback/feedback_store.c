@@ -78,6 +78,14 @@ static PmStatement put_feedback = {
 	6, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID, TEXTOID}
 };
 
+/* The same news, or what stands above it */
+static PmStatement known_feedback = {
+	"SELECT 1 FROM @.postmark_feedback AS f"
+	" WHERE f.id" PM_EQ "$1 AND f.created_at" PM_EQ "$2"
+	" AND ROW(f.standing, f.event_at, f.feedback)" PM_GE "ROW($3, $4, $5)",
+	5, {INT8OID, TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID, TEXTOID}
+};
+
 static PmStatement put_suppression = {
 	"INSERT INTO @.postmark_suppressed AS s"
 	" (connector, message_stream, address, email, reason, origin, since, lifted)"
@@ -114,6 +122,32 @@ static PmStatement known_suppressed = {
 	"SELECT 1 FROM @.postmark_suppressed WHERE connector" PM_EQ "$1"
 	" AND message_stream" PM_EQ "$2 AND address" PM_EQ "$3 AND NOT lifted",
 	3, {TEXTOID, TEXTOID, TEXTOID}
+};
+
+/* The same news, or later news */
+static PmStatement known_suppression = {
+	"SELECT 1 FROM @.postmark_suppressed AS s WHERE s.connector" PM_EQ "$1"
+	" AND s.message_stream" PM_EQ "$2 AND s.address" PM_EQ "$3"
+	" AND ROW(s.since, false)" PM_GE "ROW($4, s.lifted)",
+	4, {TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
+};
+
+static PmStatement begin_progress = {
+	"INSERT INTO @.postmark_feedback_progress VALUES ($1, $2, $3, $3)"
+	" ON CONFLICT DO NOTHING",
+	3, {TEXTOID, TEXTOID, TIMESTAMPTZOID}
+};
+static PmStatement read_progress = {
+	"SELECT bounces_until, suppressions_until"
+	" FROM @.postmark_feedback_progress"
+	" WHERE connector" PM_EQ "$1 AND message_stream" PM_EQ "$2",
+	2, {TEXTOID, TEXTOID}
+};
+static PmStatement put_progress = {
+	"UPDATE @.postmark_feedback_progress"
+	" SET bounces_until = $3, suppressions_until = $4"
+	" WHERE connector" PM_EQ "$1 AND message_stream" PM_EQ "$2",
+	4, {TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static PmStatement forget_suppressed = {
@@ -190,8 +224,8 @@ count(const PmConnector *connector, const PmEvent *event)
 }
 
 /* Store what an event says of its message, which must be the connector's. */
-void
-pm_feedback_put(const PmConnector *connector, const PmEvent *event)
+static void
+feedback_put(const PmConnector *connector, const PmEvent *event)
 {
 	Datum		values[6];
 	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
@@ -243,6 +277,106 @@ pm_suppression_put(const PmConnector *connector, const PmEvent *event)
 	values[6] = TimestampTzGetDatum(event->at);
 	values[7] = BoolGetDatum(event->suppressing == PM_SUPPRESS_LIFTED);
 	pm_execute(&put_suppression, values, nulls, 0);
+}
+
+/*
+ * Store what an event says of its message, which must be the connector's, and
+ * of its address.
+ */
+void
+pm_feedback_take(const PmConnector *connector, const PmEvent *event)
+{
+	feedback_put(connector, event);
+	pm_suppression_put(connector, event);
+}
+
+/*
+ * The same of an event that Postmark told when it was asked, and which may be
+ * about no message of ours.  It may have told it before, and then nothing is
+ * written, not even a lock.
+ */
+void
+pm_feedback_learn(const PmConnector *connector, const PmEvent *event)
+{
+	Datum		values[5];
+
+	if (!pm_feedback_is_ours(connector, event))
+		return;
+	values[0] = Int64GetDatum(event->id);
+	values[1] = TimestampTzGetDatum(event->created_at);
+	values[2] = Int16GetDatum(event->standing);
+	values[3] = TimestampTzGetDatum(event->at);
+	values[4] = CStringGetTextDatum(event->feedback);
+	pm_execute(&known_feedback, values, NULL, 1);
+	if (SPI_processed == 0)
+		feedback_put(connector, event);
+	pm_suppression_learn(connector, event);
+}
+
+/* The same of an address that nothing is delivered to. */
+void
+pm_suppression_learn(const PmConnector *connector, const PmEvent *event)
+{
+	Datum		values[4];
+
+	if (event->suppressing == PM_SUPPRESS_UNCHANGED)
+		return;
+	values[0] = CStringGetTextDatum(connector->name);
+	values[1] = stream_of(connector, event);
+	values[2] = CStringGetTextDatum(event->address);
+	values[3] = TimestampTzGetDatum(event->at);
+	pm_execute(&known_suppression, values, NULL, 1);
+	if (SPI_processed == 0)
+		pm_suppression_put(connector, event);
+}
+
+/*
+ * Up to which times Postmark has been asked for the connector's bounces and
+ * suppressions, DT_NOBEGIN: never.  False if this database has no place for
+ * that.  For the worker's transactions.
+ */
+bool
+pm_progress_begin(const PmConnector *connector, TimestampTz *bounces_until,
+				  TimestampTz *suppressions_until)
+{
+	Datum		values[3];
+	bool		isnull;
+
+	if (pm_sql_version() < PM_SQL_1_1)
+		return false;
+	values[0] = CStringGetTextDatum(connector->name);
+	values[1] = CStringGetTextDatum(connector->message_stream);
+	values[2] = TimestampTzGetDatum(DT_NOBEGIN);
+	*bounces_until = *suppressions_until = DT_NOBEGIN;
+	pm_execute(&read_progress, values, NULL, 1);
+	if (SPI_processed == 0)
+	{
+		pm_execute(&begin_progress, values, NULL, 0);
+		return true;
+	}
+	*bounces_until =
+		DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, 1, &isnull));
+	*suppressions_until =
+		DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, 2, &isnull));
+	return true;
+}
+
+/*
+ * Note it, unless it is to be asked anew since then: the row was deleted.
+ */
+void
+pm_progress_put(const PmConnector *connector, const char *stream,
+				TimestampTz bounces_until, TimestampTz suppressions_until)
+{
+	Datum		values[4];
+
+	values[0] = CStringGetTextDatum(connector->name);
+	values[1] = CStringGetTextDatum(stream);
+	values[2] = TimestampTzGetDatum(bounces_until);
+	values[3] = TimestampTzGetDatum(suppressions_until);
+	pm_execute(&put_progress, values, NULL, 0);
 }
 
 /*

@@ -15,7 +15,18 @@
 
 extern bool pm_feedback_is_ours(const PmConnector *connector,
 								const PmEvent *event);
-extern void pm_feedback_put(const PmConnector *connector, const PmEvent *event);
+extern void pm_feedback_take(const PmConnector *connector,
+							 const PmEvent *event);
+extern void pm_feedback_learn(const PmConnector *connector,
+							  const PmEvent *event);
+extern void pm_suppression_learn(const PmConnector *connector,
+								 const PmEvent *event);
+extern bool pm_progress_begin(const PmConnector *connector,
+							  TimestampTz *bounces_until,
+							  TimestampTz *suppressions_until);
+extern void pm_progress_put(const PmConnector *connector, const char *stream,
+							TimestampTz bounces_until,
+							TimestampTz suppressions_until);
 extern void pm_suppression_put(const PmConnector *connector,
 							   const PmEvent *event);
 extern bool pm_inquiry_next(const char *connector, char **stream,

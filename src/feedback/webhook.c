@@ -36,10 +36,7 @@ static void
 take_event(const PmConnector *connector, const PmEvent *event)
 {
 	if (pm_feedback_is_ours(connector, event))
-	{
-		pm_feedback_put(connector, event);
-		pm_suppression_put(connector, event);
-	}
+		pm_feedback_take(connector, event);
 	else if (event->id == 0 && event->suppressing != PM_SUPPRESS_UNCHANGED)
 	{
 		pm_inquiry_put(connector, event);

@@ -50,6 +50,12 @@
 #define SHORT_REPLY_MAX	(256 * 1024)
 #define LONG_REPLY_MAX	(4 * 1024 * 1024)
 
+/*
+ * The same of a dump of suppressions, which has no pages: what has no more
+ * bytes has no more values than can be read, see PM_JSON_MAX_NODES.
+ */
+#define DUMP_REPLY_MAX	(2 * 1024 * 1024)
+
 /* ErrorCodes with a meaning beyond the table's (api_errors.c) */
 #define SEVERAL_ERRORS	11
 #define MAINTENANCE		100
@@ -396,6 +402,27 @@ pm_api_start_search(const PmConnector *connector, const char *token,
 #define SEARCH_OFFSET_HOURS (-4)
 #define SEARCH_OFFSET "-04:00"
 
+/* Append a parameter that is a time, behind its name with what joins it. */
+static void
+append_time(StringInfo path, const char *name, TimestampTz time)
+{
+	struct pg_tm tm;
+	fsec_t		usec;
+	char		text[MAXDATELEN + 1];
+	int			len;
+
+	if (timestamp2tm(time + SEARCH_OFFSET_HOURS * USECS_PER_HOUR, NULL, &tm,
+					 &usec, NULL, NULL) != 0)
+		return;
+	len = snprintf(text, sizeof(text), "%04d-%02d-%02dT%02d:%02d:%02d",
+				   tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour,
+				   tm.tm_min, tm.tm_sec);
+	snprintf(text + len, sizeof(text) - len,
+			 usec ? ".%06d" SEARCH_OFFSET : SEARCH_OFFSET, usec);
+	appendStringInfoString(path, name);
+	pm_http_escape(path, text);
+}
+
 /*
  * What did Postmark accept lately, newest first?  Only what it received before
  * "until" (DT_NOEND: up to now).  A page from offset
@@ -407,27 +434,12 @@ pm_api_start_recent(const PmConnector *connector, const char *token,
 {
 	StringInfoData path;
 	PmHttpRequest *request;
-	struct pg_tm tm;
-	fsec_t		usec;
 
 	initStringInfo(&path);
 	appendStringInfo(&path, "messages/outbound?count=%d&offset=%d",
 					 PM_SEARCH_PAGE, offset);
-	if (until != DT_NOEND &&
-		timestamp2tm(until + SEARCH_OFFSET_HOURS * USECS_PER_HOUR, NULL, &tm,
-					 &usec, NULL, NULL) == 0)
-	{
-		char		text[MAXDATELEN + 1];
-		int			len;
-
-		len = snprintf(text, sizeof(text), "%04d-%02d-%02dT%02d:%02d:%02d",
-					   tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour,
-					   tm.tm_min, tm.tm_sec);
-		snprintf(text + len, sizeof(text) - len,
-				 usec ? ".%06d" SEARCH_OFFSET : SEARCH_OFFSET, usec);
-		appendStringInfoString(&path, "&todate=");
-		pm_http_escape(&path, text);
-	}
+	if (until != DT_NOEND)
+		append_time(&path, "&todate=", until);
 	request = begin_request("GET", path.data, connector, token, NULL,
 							LONG_REPLY_MAX, owner);
 	pfree(path.data);
@@ -543,6 +555,80 @@ pm_api_start_suppression(const PmConnector *connector, const char *token,
 	pm_http_escape(&path, address);
 	request = begin_request("GET", path.data, connector, token, NULL,
 							SHORT_REPLY_MAX, owner);
+	pfree(path.data);
+	return request;
+}
+
+/*
+ * Which mail of a stream bounced, or was complained of, in a time?  Newest
+ * first, a page from offset on, to be read with pm_api_read_bounces.
+ */
+PmHttpRequest *
+pm_api_start_bounces(const PmConnector *connector, const char *token,
+					 const char *stream, TimestampTz from, TimestampTz until,
+					 int offset, void *owner)
+{
+	StringInfoData path;
+	PmHttpRequest *request;
+
+	initStringInfo(&path);
+	appendStringInfo(&path, "bounces?count=%d&offset=%d&messagestream=",
+					 PM_BOUNCE_PAGE, offset);
+	pm_http_escape(&path, stream);
+	append_time(&path, "&fromdate=", from);
+	append_time(&path, "&todate=", until);
+	request = begin_request("GET", path.data, connector, token, NULL,
+							LONG_REPLY_MAX, owner);
+	pfree(path.data);
+	return request;
+}
+
+/*
+ * What was mailed to an address, which was checked, before a time?  The newest
+ * of a stream, to be read with pm_api_read_search.
+ */
+PmHttpRequest *
+pm_api_start_mailed(const PmConnector *connector, const char *token,
+					const char *stream, const char *address, TimestampTz until,
+					void *owner)
+{
+	StringInfoData path;
+	PmHttpRequest *request;
+
+	initStringInfo(&path);
+	appendStringInfo(&path, "messages/outbound?count=%d&offset=0&recipient=",
+					 PM_MAILED_PAGE);
+	pm_http_escape(&path, address);
+	appendStringInfoString(&path, "&messagestream=");
+	pm_http_escape(&path, stream);
+	append_time(&path, "&todate=", until);
+	request = begin_request("GET", path.data, connector, token, NULL,
+							LONG_REPLY_MAX, owner);
+	pfree(path.data);
+	return request;
+}
+
+/*
+ * To which addresses was nothing delivered any more from a time on, until
+ * another one?  To be read with pm_api_read_dump.  There are no pages: where the
+ * answer is longer than is read, ask for a shorter time, or for a large answer.
+ */
+PmHttpRequest *
+pm_api_start_dump(const PmConnector *connector, const char *token,
+				  const char *stream, TimestampTz from, TimestampTz until,
+				  bool large, void *owner)
+{
+	StringInfoData path;
+	PmHttpRequest *request;
+
+	initStringInfo(&path);
+	appendStringInfoString(&path, "message-streams/");
+	pm_http_escape(&path, stream);
+	appendStringInfoString(&path, "/suppressions/dump");
+	append_time(&path, "?fromdate=", from);
+	append_time(&path, "&todate=", until);
+	request = begin_request("GET", path.data, connector, token, NULL,
+							large ? DUMP_REPLY_MAX : SHORT_REPLY_MAX, owner);
 	pfree(path.data);
 	return request;
 }
@@ -1410,6 +1496,23 @@ pm_api_read_streams(const PmHttpResult *result, PmVerdict *verdict,
 	return true;
 }
 
+/* An entry of a dump, which may lack anything. */
+static void
+read_suppression(const PmJson *entry, PmSuppression *found)
+{
+	const char *email = pm_json_string(entry, "EmailAddress");
+	const char *reason = pm_json_string(entry, "SuppressionReason");
+	const char *origin = pm_json_string(entry, "Origin");
+	const char *since = pm_json_string(entry, "CreatedAt");
+
+	found->email = email ? pstrdup(email) : NULL;
+	found->suppressed = true;
+	found->reason = reason ? shown(reason) : NULL;
+	found->origin = origin ? shown(origin) : NULL;
+	if (since == NULL || !pm_parse_iso_time(since, &found->since))
+		found->since = GetCurrentTimestamp();
+}
+
 /*
  * Read the answer to pm_api_start_suppression: true, and what Postmark says of
  * the address in *found; or false, and *verdict says why not.
@@ -1427,20 +1530,84 @@ pm_api_read_suppression(const PmHttpResult *result, const char *address,
 	for (entry = page ? page->first : NULL; entry; entry = entry->next)
 	{
 		const char *email = pm_json_string(entry, "EmailAddress");
-		const char *reason = pm_json_string(entry, "SuppressionReason");
-		const char *origin = pm_json_string(entry, "Origin");
-		const char *since = pm_json_string(entry, "CreatedAt");
 
-		if (email == NULL || pg_strcasecmp(email, address) != 0)
-			continue;
-		found->suppressed = true;
-		found->reason = reason ? shown(reason) : NULL;
-		found->origin = origin ? shown(origin) : NULL;
-		if (since == NULL || !pm_parse_iso_time(since, &found->since))
-			found->since = GetCurrentTimestamp();
+		if (email && pg_strcasecmp(email, address) == 0)
+			read_suppression(entry, found);
 	}
 	MemoryContextDelete(reading);
 	return page != NULL;
+}
+
+/*
+ * Read the answer to pm_api_start_dump: true, and all suppressions in *dump; or
+ * false, and *verdict says why not.
+ */
+bool
+pm_api_read_dump(const PmHttpResult *result, PmVerdict *verdict, PmDump *dump)
+{
+	MemoryContext reading = begin_reading();
+	const PmJson *page = judge_page(result, reading, verdict, "Suppressions",
+									NULL);
+	const PmJson *entry;
+
+	dump->n = 0;
+	dump->suppressions = page ?
+		palloc(sizeof(PmSuppression) * Max(page->nchildren, 1)) : NULL;
+	for (entry = page ? page->first : NULL; entry; entry = entry->next)
+		read_suppression(entry, &dump->suppressions[dump->n++]);
+	MemoryContextDelete(reading);
+	return page != NULL;
+}
+
+/* A text of a bounce, copied; NULL if it is not there */
+static const char *
+bounce_text(const PmJson *entry, const char *name)
+{
+	const char *text = pm_json_string(entry, name);
+
+	return text ? pstrdup(text) : NULL;
+}
+
+/*
+ * Read a page of pm_api_start_bounces: true, and *page is set; or false, and
+ * *verdict says why not.  What has no address or no time is passed over.
+ */
+bool
+pm_api_read_bounces(const PmHttpResult *result, PmVerdict *verdict,
+					PmBouncePage *page)
+{
+	MemoryContext reading = begin_reading();
+	const PmJson *list = judge_page(result, reading, verdict, "Bounces",
+									&page->total);
+	const PmJson *entry;
+
+	page->nread = list ? list->nchildren : 0;
+	page->nbounces = 0;
+	page->bounces = palloc0(sizeof(PmBounce) * Max(page->nread, 1));
+	for (entry = list ? list->first : NULL; entry; entry = entry->next)
+	{
+		PmBounce   *bounce = &page->bounces[page->nbounces];
+		const char *at = pm_json_string(entry, "BouncedAt");
+		int64		code;
+
+		bounce->email = bounce_text(entry, "Email");
+		if (bounce->email == NULL || at == NULL ||
+			!pm_parse_iso_time(at, &bounce->at))
+			continue;
+		if (!pm_json_int(entry, "ID", &bounce->id) || bounce->id < 0)
+			bounce->id = 0;
+		bounce->type = bounce_text(entry, "Type");
+		bounce->type_code = pm_json_int(entry, "TypeCode", &code) &&
+			code > 0 && code <= INT_MAX ? (int) code : 0;
+		bounce->description = bounce_text(entry, "Description");
+		bounce->message_stream = bounce_text(entry, "MessageStream");
+		if (!pm_json_bool(entry, "Inactive", &bounce->inactive))
+			bounce->inactive = false;
+		bounce->has_message_id = get_message_id(entry, &bounce->message_id);
+		page->nbounces++;
+	}
+	MemoryContextDelete(reading);
+	return list != NULL;
 }
 
 /*

@@ -63,13 +63,52 @@ typedef struct PmFoundPage
 /* Whether Postmark delivers to an address */
 typedef struct PmSuppression
 {
+	const char *email;			/* as Postmark writes it; NULL: not listed */
 	bool		suppressed;
 	const char *reason;			/* or NULL */
 	const char *origin;			/* or NULL */
 	TimestampTz since;
 } PmSuppression;
 
+/* A bounce or a complaint, as a webhook is told of it and as the list has it */
+typedef struct PmBounce
+{
+	int64		id;				/* Postmark's, only of the list's; 0: none */
+	const char *type;			/* NULL: type_code tells */
+	int			type_code;		/* 0: none */
+	bool		complaint;
+	const char *description;	/* raw text, or NULL */
+	const char *email;
+	TimestampTz at;
+	bool		inactive;		/* nothing is delivered there any more */
+	const char *message_stream; /* or NULL */
+	bool		has_message_id; /* only of the list's */
+	pg_uuid_t	message_id;
+} PmBounce;
+
+/* A page of bounces */
+typedef struct PmBouncePage
+{
+	int64		total;			/* on all pages together */
+	int			nread;			/* and on this one */
+	PmBounce   *bounces;		/* those of this one that can be read */
+	int			nbounces;
+} PmBouncePage;
+
+/* All suppressions of a time */
+typedef struct PmDump
+{
+	PmSuppression *suppressions;
+	int			n;
+} PmDump;
+
 #define PM_SEARCH_PAGE 500
+
+/* Bounces on a page: to read one must not keep a message waiting */
+#define PM_BOUNCE_PAGE 100
+
+/* Of what was mailed to one address so many are looked through */
+#define PM_MAILED_PAGE 50
 
 /* A search shows no more than this, whatever its offset */
 #define PM_SEARCH_WINDOW 10000
@@ -114,6 +153,20 @@ extern PmHttpRequest *pm_api_start_suppression(const PmConnector *connector,
 											   const char *stream,
 											   const char *address,
 											   void *owner);
+extern PmHttpRequest *pm_api_start_bounces(const PmConnector *connector,
+										   const char *token,
+										   const char *stream,
+										   TimestampTz from, TimestampTz until,
+										   int offset, void *owner);
+extern PmHttpRequest *pm_api_start_mailed(const PmConnector *connector,
+										  const char *token,
+										  const char *stream,
+										  const char *address,
+										  TimestampTz until, void *owner);
+extern PmHttpRequest *pm_api_start_dump(const PmConnector *connector,
+										const char *token, const char *stream,
+										TimestampTz from, TimestampTz until,
+										bool large, void *owner);
 extern PmHttpRequest *pm_api_start_unsuppress(const PmConnector *connector,
 											  const char *token,
 											  StringInfo body, void *owner);
@@ -139,6 +192,10 @@ extern bool pm_api_read_streams(const PmHttpResult *result,
 extern bool pm_api_read_suppression(const PmHttpResult *result,
 									const char *address, PmVerdict *verdict,
 									PmSuppression *found);
+extern bool pm_api_read_bounces(const PmHttpResult *result, PmVerdict *verdict,
+								PmBouncePage *page);
+extern bool pm_api_read_dump(const PmHttpResult *result, PmVerdict *verdict,
+							 PmDump *dump);
 extern bool pm_api_read_unsuppress(const PmHttpResult *result,
 								   const char *address, PmVerdict *verdict);
 

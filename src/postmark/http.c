@@ -115,6 +115,8 @@ typedef enum PmHttpState
 	PM_STATE_TAKEN				/* out of it, given to its owner */
 } PmHttpState;
 
+static const char too_long[] = "the reply is longer than allowed";
+
 struct PmHttpRequest
 {
 	dlist_node	node;			/* in active_requests or done_requests */
@@ -445,6 +447,7 @@ pm_http_result(PmHttpRequest *request, PmHttpResult *result)
 	result->early = request->early;
 	result->shortage = request->shortage;
 	result->timed_out = (request->code == CURLE_OPERATION_TIMEDOUT);
+	result->too_long = (request->problem == too_long);
 
 	if (request->code == CURLE_OK)
 	{
@@ -846,7 +849,7 @@ request_finish(PmHttpRequest *request, CURLcode code)
 		if (code == CURLE_SEND_FAIL_REWIND)
 			request->problem = "the server closed the connection without a reply";
 		else if (code == CURLE_FILESIZE_EXCEEDED)
-			request->problem = "the reply is longer than allowed";
+			request->problem = too_long;
 		else if (code == CURLE_OUT_OF_MEMORY && status != 0)
 			/* what libcurl says of a header line beyond its own limit */
 			request->problem = "the header of the reply is longer than allowed, or memory ran out";
@@ -1258,7 +1261,7 @@ on_reply(char *data, size_t size, size_t n, void *arg)
 
 	if (len > request->reply_max - request->reply_len)
 	{
-		request->problem = "the reply is longer than allowed";
+		request->problem = too_long;
 		return CURL_WRITEFUNC_ERROR;
 	}
 

@@ -58,6 +58,7 @@ typedef struct PmHttpResult
 	const char *error;			/* cleaned text (PM_NETWORK_TEXT_MAX), NULL if
 								 * PM_HTTP_REPLIED */
 	bool		timed_out;
+	bool		too_long;		/* the reply was longer than max_reply */
 	bool		shortage;		/* this process had no descriptor left for it:
 								 * nobody else's fault */
 	long		retry_after_ms; /* Retry-After, seconds or date; -1: absent */

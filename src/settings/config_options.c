@@ -33,6 +33,8 @@
 #define RECIPIENTS_MAX		10000
 #define REQUEST_RATE_MIN	0.001	/* per second */
 #define REQUEST_RATE_MAX	1000.0
+#define FEEDBACK_INTERVAL_MIN	60	/* s */
+#define FEEDBACK_INTERVAL_MAX	86400
 
 /*
  * Keys of the connector.  The first three are not stored with the others.
@@ -42,7 +44,7 @@ static const char *const connector_keys[] = {
 	"serverToken", "templates", "webhookSecret",
 	"fromEmail", "messageStream", "replyTo", "tag", "trackOpens",
 	"trackLinks", "maxRequestsPerSecond", "notifyChannel",
-	"linkPrefix", "delivery",
+	"feedbackInterval", "linkPrefix", "delivery",
 	"codeLength", "codeTtl", "codeMaxAttempts", "verifyLimit", "verifyWindow",
 	"sendLimit", "sendWindow", "resendInterval", "recipientPolicy"
 };
@@ -264,6 +266,15 @@ pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
 		return pm_fault(f, "It is the name that a session gives to LISTEN.",
 						"\"notifyChannel\" must be 1 to %d bytes, and no control characters.",
 						NAMEDATALEN - 1);
+
+	if (!pm_get_int(object, "", "feedbackInterval", 0, FEEDBACK_INTERVAL_MAX,
+					&connector->feedback_interval, f))
+		return false;
+	if (connector->feedback_interval > 0 &&
+		connector->feedback_interval < FEEDBACK_INTERVAL_MIN)
+		return pm_fault(f, NULL,
+						"\"feedbackInterval\" must be 0, for never, or %d to %d seconds.",
+						FEEDBACK_INTERVAL_MIN, FEEDBACK_INTERVAL_MAX);
 
 	if (!pm_get_string(object, "", "linkPrefix", &connector->link_prefix, f))
 		return false;

@@ -138,6 +138,11 @@ static PmStatement delete_captures = {
 	1, {TEXTOID}
 };
 
+static PmStatement delete_progress = {
+	"DELETE FROM @.postmark_feedback_progress WHERE connector" PM_EQ "$1",
+	1, {TEXTOID}
+};
+
 static PmStatement set_paused = {
 	"UPDATE @.postmark_settings"
 	" SET paused_at = pg_catalog.clock_timestamp(), pause_reason = $2"
@@ -238,12 +243,30 @@ get_connector_arg(FunctionCallInfo fcinfo, int n)
  * ----------
  */
 
-/* Store a token, the connector's only one. */
+/* What Postmark was asked for a connector is to be asked anew. */
+static void
+forget_progress(const char *name)
+{
+	Datum		values[1];
+
+	if (pm_sql_version() < PM_SQL_1_1)
+		return;
+	values[0] = CStringGetTextDatum(name);
+	pm_execute_now(&delete_progress, values, false);
+}
+
+/*
+ * Store a token, the connector's only one.  Another one may be of another
+ * server of Postmark's, which was asked nothing so far.
+ */
 static void
 store_token(const char *name, const char *token)
 {
+	const char *before = pm_stored_token(name);
 	Datum		values[2];
 
+	if (before == NULL || strcmp(before, token) != 0)
+		forget_progress(name);
 	values[0] = CStringGetTextDatum(name);
 	values[1] = CStringGetTextDatum(token);
 	pm_execute(&put_token, values, NULL, 0);
@@ -329,6 +352,8 @@ postmark_configure_hidden(PG_FUNCTION_ARGS)
 	pm_code_key_make(name);
 	if (connector->token)
 		store_token(name, connector->token);
+	if (connector->feedback_interval == 0)
+		forget_progress(name);
 	pm_webhook_secrets_store(connector);
 	pm_disconnect_owner(&scope);
 
@@ -558,6 +583,7 @@ postmark_remove(PG_FUNCTION_ARGS)
 		pm_execute_now(&delete_inquiries, values, false);
 		pm_execute_now(&delete_captures, values, false);
 	}
+	forget_progress(name);
 	pm_execute_now(&delete_settings, values, false);
 	pm_disconnect_owner(&scope);
 	PG_RETURN_VOID();

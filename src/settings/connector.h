@@ -88,6 +88,7 @@ typedef struct PmConnector
 	char	   *track_links;
 	double		max_requests_per_second;	/* 0: no limit */
 	char	   *notify_channel; /* NULL if none */
+	int			feedback_interval;	/* s between two questions; 0: none */
 	char	   *link_prefix;	/* of links with tokens; NULL: any */
 	PmPolicy	policy;
 	PmRecipientPolicy recipients;

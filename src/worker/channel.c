@@ -247,6 +247,7 @@ pm_channels_load(void)
 		}
 		channel->sweep_at = now;
 		channel->report = true;
+		channel->poll.reload = true;
 		note_settings(channel, now);
 
 		/* Deferred for want of a template, perhaps: look at them */

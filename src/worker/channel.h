@@ -12,6 +12,7 @@
 #define PM_CHANNEL_H
 
 #include "base/clock.h"
+#include "feedback/event.h"
 #include "postmark/api_errors.h"
 #include "queue/queue.h"
 #include "settings/connector.h"
@@ -40,6 +41,7 @@ typedef struct PmSweep
 	TimestampTz next;			/* earliest expiry seen; DT_NOEND: none */
 	int64		took;			/* us */
 } PmSweep;
+
 /* Asking about an address, see inquiry.c */
 typedef struct PmInquiry
 {
@@ -48,6 +50,62 @@ typedef struct PmInquiry
 	char	   *stream;
 	char	   *address;
 } PmInquiry;
+
+/* An event that Postmark told when it was asked */
+typedef struct PmPolled
+{
+	PmEvent		event;
+	int64		bounce;			/* Postmark's id of it, 0: none */
+	pg_uuid_t	message_id;		/* of the mail that bounced */
+	bool		final;			/* Postmark would say the same again */
+} PmPolled;
+
+/* What is being asked for */
+typedef enum PmPollPart
+{
+	PM_POLL_NOTHING,
+	PM_POLL_BOUNCES,
+	PM_POLL_SUPPRESSIONS
+} PmPollPart;
+
+/* Asking what became of mail, see poll.c */
+typedef struct PmPoll
+{
+	bool		reload;			/* the settings may be others */
+	PmMoment	at;				/* when to go on */
+	bool		asked;			/* a request is under way */
+	int			failures;		/* in a row, of requests */
+	int			store_failures; /* in a row, of steps */
+
+	/* How far was asked, as it is stored, and how far this time */
+	char		stream[NAMEDATALEN];
+	TimestampTz bounces_until;
+	TimestampTz suppressions_until;
+	TimestampTz until;
+
+	/* What is asked about now, in whole seconds, ends included */
+	PmPollPart	part;
+	TimestampTz from;
+	TimestampTz to;
+	int			offset;			/* bounces that were read of it */
+	bool		more;			/* there are more of it */
+	bool		few;			/* there was little of it */
+	bool		cut;			/* there is more than can be read */
+	TimestampTz given_up;		/* latest second that could not be read */
+
+	/* What was answered; NULL: all of it is stored */
+	MemoryContext context;
+	PmPolled   *events;
+	int			nevents;
+	int			resolved;		/* so many of them: which message it is is
+								 * known */
+	int			stored;			/* and so many of them */
+
+	/* Bounces that were stored of late, the oldest first from "next_seen" on */
+	int64	   *seen;			/* NULL: none yet */
+	int			nseen;
+	int			next_seen;
+} PmPoll;
 
 typedef struct PmChannel
 {
@@ -85,6 +143,7 @@ typedef struct PmChannel
 
 	PmStats    *stats;			/* its counters, or NULL */
 	PmInquiry	inquiry;
+	PmPoll		poll;
 	int			in_flight;		/* requests that send */
 	int			doubtful_in_flight; /* of these, with messages that were in
 									 * doubt */

@@ -30,6 +30,7 @@
 #include "worker/housekeeping.h"
 #include "worker/inquiry.h"
 #include "worker/jobs.h"
+#include "worker/poll.h"
 #include "worker/probe.h"
 #include "worker/pulse.h"
 #include "worker/queue_space.h"
@@ -175,21 +176,24 @@ collect_requests(void)
 	while ((request = pm_http_next_done()) != NULL)
 	{
 		void	   *owner = pm_http_owner(request);
+		PmChannel  *channel = NULL;
 		int			i;
-		int			k;
 
 		for (i = 0; i < pm_channel_count(); i++)
-			if (pm_channel(i) == owner)
+		{
+			channel = pm_channel(i);
+			if (owner == channel || owner == &channel->inquiry ||
+				owner == &channel->poll)
 				break;
-		for (k = 0; k < pm_channel_count(); k++)
-			if (&pm_channel(k)->inquiry == owner)
-				break;
-		if (k < pm_channel_count())
-			pm_inquiry_found(pm_channel(k), request);
-		else if (i < pm_channel_count() && pm_channel(i)->recent_asked)
-			pm_failover_found(owner, request);
+		}
+		if (i < pm_channel_count() && owner == &channel->inquiry)
+			pm_inquiry_found(channel, request);
+		else if (i < pm_channel_count() && owner == &channel->poll)
+			pm_poll_found(channel, request);
+		else if (i < pm_channel_count() && channel->recent_asked)
+			pm_failover_found(channel, request);
 		else if (i < pm_channel_count())
-			pm_probe_found(owner, request);
+			pm_probe_found(channel, request);
 		else if (((PmJob *) owner)->state == PM_JOB_SENDING)
 			pm_job_sent(owner);
 		else
@@ -209,7 +213,7 @@ count_shares(void)
 		PmChannel  *channel = pm_channel(i);
 
 		channel->asking = channel->probing + channel->recent_asked +
-			channel->inquiry.asked;
+			channel->inquiry.asked + channel->poll.asked;
 		channel->body_bytes = channel->claimed_bytes = 0;
 	}
 	dlist_foreach(iter, pm_jobs())
@@ -236,7 +240,7 @@ ask(PmChannel *channel, PmMoment now)
 	if (!pm_probe_ask(channel, now) && channel->connector)
 		pm_failover_ask(channel, now);
 	if (channel->probing || channel->recent_asked ||
-		pm_inquiry_ask(channel, now))
+		pm_inquiry_ask(channel, now) || pm_poll_ask(channel, now))
 		pm_share_asked(channel);
 }
 
@@ -329,7 +333,10 @@ next_turn(PmMoment now)
 			next = Min(next, at);
 		if (pm_scan_current() && !channel->probing && !channel->recent_asked &&
 			pm_share_requests(channel) > 0)
-			next = Min(next, pm_inquiry_next_moment(channel));
+			next = Min(next, Min(pm_inquiry_next_moment(channel),
+								 pm_poll_next_moment(channel)));
+		if (pm_scan_current() && pm_poll_may_store(channel))
+			next = Min(next, pm_poll_next_moment(channel));
 		if (channel->trouble_dirty)
 			next = now;
 	}
@@ -388,6 +395,8 @@ pm_delivery_turn(void)
 	if (pm_sweep_keep(now))
 		ConditionVariableBroadcast(&slot->finished);
 	pm_house_keep(now);
+	for (i = 0; pm_scan_current() && i < pm_channel_count(); i++)
+		pm_poll_keep(pm_channel(i), now);
 	pm_space_keep(now, !dlist_is_empty(pm_jobs()));
 
 	/* Before a long sleep: what came in without a wake-up, perhaps */

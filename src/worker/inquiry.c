@@ -55,7 +55,8 @@ pm_inquiries_wake(void)
 PmMoment
 pm_inquiry_next_moment(const PmChannel *channel)
 {
-	if (channel->inquiry.asked || channel->state != PM_OPEN ||
+	if (channel->inquiry.asked || channel->poll.asked ||
+		channel->state != PM_OPEN ||
 		channel->connector == NULL || channel->connector->invalid ||
 		channel->connector->paused || pm_channel_captures(channel))
 		return PM_NEVER;
@@ -149,16 +150,9 @@ pm_inquiry_found(PmChannel *channel, PmHttpRequest *request)
 									&found);
 	if (final)
 	{
-		memset(&event, 0, sizeof(event));
-		event.suppressing = found.suppressed ? PM_SUPPRESS_ADDED :
-			PM_SUPPRESS_LIFTED;
-		event.reason = found.reason;
-		event.origin = found.origin;
-		event.email = event.address = inquiry->address;
-		event.message_stream = inquiry->stream;
-		event.at = found.suppressed ? Min(found.since, GetCurrentTimestamp()) :
-			GetCurrentTimestamp();
-		question.event = &event;
+		found.email = inquiry->address;
+		if (pm_event_of_suppression(&found, inquiry->stream, &event))
+			question.event = &event;
 	}
 	else
 		final = verdict.outcome == PM_REFUSED;

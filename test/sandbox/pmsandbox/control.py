@@ -5,6 +5,7 @@ the command line names, and never to a script of a foreign web page.
 """
 import inspect
 import json
+import time
 import urllib.parse
 
 from aiohttp import web
@@ -58,6 +59,7 @@ class Control:
             ("GET", "wait"): (self._wait, {*MEASURES, "path", "idle", "settled", "timeout"}),
             ("GET", "events"): (self._events, {"recipient", "since"}),
             ("POST", "events"): (self._make_event, set()),
+            ("POST", "suppressions"): (self._suppress, set()),
             ("POST", "events/hold"): (self._hold, set()),
             ("POST", "events/release"): (self._release, set()),
         }
@@ -187,6 +189,19 @@ class Control:
         self._world.feedback.happen(known.get("type", ""), position, recipient)
         self._world.changes.notify()
         return {"ok": True, "MessageID": store.message_id(position), "recipient": recipient}
+
+    def _suppress(self, query, document):
+        """Many suppressions, evenly spread over so many seconds that end now."""
+        known = _known(document, {"stream": str, "count": int, "seconds": int})
+        count, seconds = known.get("count", 1), known.get("seconds", 0)
+        if not 1 <= count <= 1_000_000 or seconds < 0:
+            raise ControlError("count is a number from 1 to 1000000, seconds one from 0 on")
+        end_us = time.time_ns() // 1000
+        for i in range(1, count + 1):
+            self._world.suppressions.add(known.get("stream", "outbound"), f"listed-{i}@example.com",
+                                         end_us - seconds * 1_000_000 * (count - i) // count,
+                                         "HardBounce", "Recipient")
+        return {"ok": True}
 
     def _hold(self, query, document):
         self._world.webhooks.hold()

@@ -1,5 +1,6 @@
 """Webhooks, bounces and suppressions: what becomes of mail, and who is told."""
 import base64
+import datetime
 import http.server
 import json
 import threading
@@ -370,6 +371,14 @@ class Suppressions(EventTest):
             for what in ("", "/delete"):
                 self.assert_refused(self.sandbox.call("POST", self.BASE + what, document), code)
         self.assert_refused(self.sandbox.call("GET", "/message-streams/none/suppressions/dump"), 1226)
+
+    def test_many_at_once(self):
+        self.sandbox.control("POST", "suppressions", {"count": 1000, "seconds": 86400})
+        now = datetime.datetime.now(datetime.timezone.utc)
+        counts = [len(self.sandbox.call("GET", f"{self.BASE}/dump?fromdate={since:%Y-%m-%dT%H:%M:%SZ}")[1]["Suppressions"])
+                  for since in (now - datetime.timedelta(hours=h) for h in (48, 12))]
+        self.assertEqual(counts[0], 1000)
+        self.assertAlmostEqual(counts[1], 500, delta=5)
 
     def test_changes_by_hand_are_told(self):
         self.hook()
