@@ -30,6 +30,7 @@
 #include "feedback/event.h"
 #include "feedback/feedback_store.h"
 #include "feedback/forgotten.h"
+#include "queue/history.h"
 #include "settings/connector.h"
 #include "settings/recipient_policy.h"
 #include "shared/stats.h"
@@ -76,6 +77,17 @@ static PmStatement put_feedback = {
 	" WHERE " NEWER " OR f.delivered_at IS NULL AND EXCLUDED.delivered_at IS NOT NULL"
 	" OR EXCLUDED.delivered_at" PM_GT "f.delivered_at",
 	6, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID, TEXTOID}
+};
+
+static PmStatement lock_feedback = {
+	"SELECT 1 FROM @.postmark_feedback WHERE id" PM_EQ "$1"
+	" AND created_at" PM_EQ "$2 FOR UPDATE",
+	2, {INT8OID, TIMESTAMPTZOID}
+};
+static PmStatement read_status = {
+	"SELECT status FROM @.postmark_outcomes WHERE id" PM_EQ "$1"
+	" AND created_at" PM_EQ "$2",
+	2, {INT8OID, TIMESTAMPTZOID}
 };
 
 /* The same news, or what stands above it */
@@ -223,6 +235,24 @@ count(const PmConnector *connector, const PmEvent *event)
 	pm_stats_note(connector->number, connector->name, metric, 1);
 }
 
+/*
+ * The status that is known of an event's message, as news of it has it; NULL if
+ * there is none.  Whoever else brings news of it waits until this transaction
+ * ends.
+ */
+static char *
+lock_status(const PmEvent *event)
+{
+	Datum		values[2];
+
+	values[0] = Int64GetDatum(event->id);
+	values[1] = TimestampTzGetDatum(event->created_at);
+	pm_execute_now(&lock_feedback, values, false);
+	pm_execute_now(&read_status, values, true);
+	return SPI_processed == 0 ? NULL :
+		SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
 /* Store what an event says of its message, which must be the connector's. */
 static void
 feedback_put(const PmConnector *connector, const PmEvent *event)
@@ -230,9 +260,14 @@ feedback_put(const PmConnector *connector, const PmEvent *event)
 	Datum		values[6];
 	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
 	bool		news = event->standing > PM_STANDING_NONE;
+	bool		tell = connector->notify_channel != NULL;
+	char	   *before = NULL;
+	char	   *after;
 
 	if (!news && !event->delivered)
 		return;
+	if (tell)
+		before = lock_status(event);
 	values[0] = Int64GetDatum(event->id);
 	values[1] = TimestampTzGetDatum(event->created_at);
 	PM_NULLABLE(values, nulls, 2, !event->delivered,
@@ -241,8 +276,14 @@ feedback_put(const PmConnector *connector, const PmEvent *event)
 	values[4] = TimestampTzGetDatum(news ? event->at : DT_NOBEGIN);
 	values[5] = CStringGetTextDatum(news ? event->feedback : "");
 	pm_execute(&put_feedback, values, nulls, 0);
-	if (SPI_processed > 0)
-		count(connector, event);
+	if (SPI_processed == 0)
+		return;
+	count(connector, event);
+	if (!tell)
+		return;
+	after = lock_status(event);
+	if (after && (before == NULL || strcmp(before, after) != 0))
+		pm_notify_status(connector, event->id, after);
 }
 
 /*

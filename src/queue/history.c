@@ -165,9 +165,23 @@ make_finished_row(void *arg, int i, Datum *values, bool *nulls)
 }
 
 /*
- * Tell whoever listens on the connector's channel what became of its messages.
- * Any role may listen, so nothing of a message is said but its id.
+ * Tell whoever listens on the connector's channel, which it must have, what
+ * became of a message, once the transaction commits.  Any role may listen, so
+ * nothing of it is said but its id.
  */
+void
+pm_notify_status(const PmConnector *connector, int64 id, const char *status)
+{
+	/* Names and statuses need no escape in JSON */
+	char	   *payload =
+		psprintf("{\"id\": " INT64_FORMAT ", \"connector\": \"%s\", \"status\": \"%s\"}",
+				 id, connector->name, status);
+
+	Async_Notify(connector->notify_channel, payload);
+	pfree(payload);
+}
+
+/* The same of the messages of a batch, if its connector has a channel. */
 static void
 notify(const PmBatch *batch, const PmMessage **messages, int n)
 {
@@ -178,15 +192,7 @@ notify(const PmBatch *batch, const PmMessage **messages, int n)
 	if (connector == NULL || connector->notify_channel == NULL)
 		return;
 	for (i = 0; i < n; i++)
-	{
-		/* Names and statuses need no escape in JSON */
-		char	   *payload =
-			psprintf("{\"id\": " INT64_FORMAT ", \"connector\": \"%s\", \"status\": \"%s\"}",
-					 messages[i]->id, connector->name, messages[i]->status);
-
-		Async_Notify(connector->notify_channel, payload);
-		pfree(payload);
-	}
+		pm_notify_status(connector, messages[i]->id, messages[i]->status);
 }
 
 /* Count them, once the transaction commits. */

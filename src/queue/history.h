@@ -14,6 +14,7 @@
 #define PM_HISTORY_H
 
 #include "queue/batch.h"
+#include "settings/connector.h"
 
 /* How far a connector's old messages have been seen to */
 typedef struct PmHistoryPosition
@@ -24,6 +25,8 @@ typedef struct PmHistoryPosition
 	bool		passed;			/* there are others, too, that remain */
 } PmHistoryPosition;
 
+extern void pm_notify_status(const PmConnector *connector, int64 id,
+							 const char *status);
 extern void pm_history_insert(const PmBatch *batch, TimestampTz now,
 							  bool careful);
 extern int	pm_history_forget_content(TimestampTz now, int limit,

@@ -63,6 +63,33 @@ is_deeply(
 my @many = map { "many$_\@example.com" } 1 .. 600;
 is(scalar(@{ told('told', '"Mail, ""finished"""', @many) }), 600, 'of many');
 
+# What became of them later, by the webhook: each change of a status once
+my $events = $node->sql(<<'SQL');
+SELECT string_agg(format('SELECT postmark_webhook(%L, ''the-webhooks-own-secret'', ''told'')', jsonb_build_object(
+	'RecordType', kind, 'Recipient', m.email, 'Email', m.email, 'Type', type,
+	'DeliveredAt', at, 'BouncedAt', at, 'Metadata', jsonb_build_object('postmark_id',
+		m.id || '-' || (extract(epoch FROM m.created_at) * 1000000)::bigint - 946684800000000))),
+	';' ORDER BY n)
+FROM postmark_messages m, (VALUES
+	(1, 'Bounce', 'AutoResponder', '2026-03-01T12:00:00Z'), (2, 'Bounce', 'SoftBounce', '2026-03-01T12:00:01Z'),
+	(3, 'Bounce', 'SoftBounce', '2026-03-01T12:00:01Z'), (4, 'Delivery', NULL, '2026-03-01T12:00:00Z'),
+	(5, 'Delivery', NULL, '2026-03-01T12:00:02Z'), (6, 'Delivery', NULL, '2026-03-01T12:00:03Z'),
+	(7, 'SpamComplaint', NULL, '2026-03-01T12:00:00Z'), (8, 'Bounce', 'HardBounce', '2026-03-01T12:00:05Z'))
+	AS v (n, kind, type, at)
+WHERE m.connector = 'told' AND m.email = 'ann@example.com'
+SQL
+$node->sql(q{SELECT postmark_configure(postmark_config('told') || '{"webhookSecret": "the-webhooks-own-secret"}', 'told')});
+my $heard;
+$node->psql(
+	'postgres',
+	qq{LISTEN "Mail, ""finished"""; $events; SELECT 1},
+	stdout => \$heard,
+	on_error_die => 1);
+is( join(' ', $heard =~ /"connector": "told", "status": "(\w+)"\}" received/g),
+	'bounced delivered complained',
+	'what becomes of a message is told whenever its status changes');
+$node->sql('DELETE FROM postmark_feedback');
+
 # What is known of a message goes with it
 $node->sql(q{INSERT INTO postmark_feedback (id, created_at, delivered_at, standing, event_at, feedback)
 	SELECT id, created_at, now(), 0, '-infinity', '' FROM postmark_history});
