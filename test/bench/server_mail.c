@@ -23,6 +23,11 @@
 #define TO			"\"To\":"
 #define POSTMARK_ID "\"postmark_id\":"
 
+/* Suppressions there are, how far apart, s, and on one list at most */
+#define SUPPRESSED			200000
+#define SUPPRESSED_EVERY	600
+#define SUPPRESSED_MAX		6000
+
 #define SHOWN_TO	80			/* bytes kept of a request's first "To" */
 
 /* One line of /_bench/requests */
@@ -210,7 +215,55 @@ reply_status(Buffer *out, const char *status)
 	end_reply(out, begin);
 }
 
-/* What is asked for by GET: an index that lags, and a server. */
+/* A time of a query, in seconds; 0 if it is not there */
+static int64_t
+query_time(const char *path, const char *name)
+{
+	const char *text = strstr(path, name);
+	struct tm	tm = {0};
+
+	if (text == NULL ||
+		sscanf(text + strlen(name), "=%d-%d-%dT%d%%3A%d%%3A%d-04", &tm.tm_year,
+			   &tm.tm_mon, &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec) != 6)
+		return 0;
+	tm.tm_year -= 1900;
+	tm.tm_mon--;
+	return timegm(&tm) + 4 * 3600;
+}
+
+/*
+ * A dump of suppressions: one every few minutes, as if there always had been
+ * some.  One that is longer than anybody reads need not be whole.
+ */
+static void
+append_dump(Buffer *out, const char *path)
+{
+	int64_t		from = query_time(path, "fromdate") / SUPPRESSED_EVERY;
+	int64_t		to = query_time(path, "todate") / SUPPRESSED_EVERY;
+	char		text[256];
+
+	/* None is older than some years */
+	if (from < time(NULL) / SUPPRESSED_EVERY - SUPPRESSED)
+		from = time(NULL) / SUPPRESSED_EVERY - SUPPRESSED;
+	append_text(out, "{\"Suppressions\":[");
+	for (int64_t n = from; n <= to && n < from + SUPPRESSED_MAX; n++)
+	{
+		time_t		at = n * SUPPRESSED_EVERY;
+		struct tm	tm;
+
+		gmtime_r(&at, &tm);
+		snprintf(text, sizeof(text),
+				 "%s{\"EmailAddress\":\"listed-%" PRId64 "@example.com\","
+				 "\"SuppressionReason\":\"HardBounce\",\"Origin\":\"Recipient\",\"CreatedAt\":\"",
+				 n > from ? "," : "", n);
+		append_text(out, text);
+		strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ\"}", &tm);
+		append_text(out, text);
+	}
+	append_text(out, "]}");
+}
+
+/* What is asked for by GET: an index that lags, a server, and suppressions. */
 void
 reply_get(Buffer *out, const char *path)
 {
@@ -220,6 +273,10 @@ reply_get(Buffer *out, const char *path)
 		append_text(out, "{\"TotalCount\":0,\"Messages\":[]}");
 	else if (strncmp(path, "/templates", 10) == 0)
 		append_text(out, "{\"TotalCount\":0,\"Templates\":[]}");
+	else if (strncmp(path, "/bounces", 8) == 0)
+		append_text(out, "{\"TotalCount\":0,\"Bounces\":[]}");
+	else if (strstr(path, "/suppressions/dump"))
+		append_dump(out, path);
 	else if (strncmp(path, "/message-streams", 16) == 0)
 		append_text(out, "{\"TotalCount\":0,\"MessageStreams\":[]}");
 	else
@@ -267,17 +324,27 @@ reply_requests(Buffer *out)
 	end_reply(out, begin);
 }
 
-/* A UUID that no other message of this process has */
+/*
+ * A UUID that no other message of this process has, and as far from the one
+ * before as Postmark's are: whoever keeps an index of them pays for that.
+ */
 static void
 append_uuid(Buffer *out)
 {
 	static const char digits[] = "0123456789abcdef";
+	static const unsigned char places[] = {
+		0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 32, 33, 34, 35
+	};
 	static uint64_t number;
-	char		uuid[] = "b3c4d7e0-5a10-4c6e-8f21-000000000000";
-	uint64_t	n = number++;
+	char		uuid[] = "00000000-0000-4c6e-8f21-000000000000";
+	uint64_t	n = ++number;
 
-	for (int i = 35; n > 0; i--, n >>= 4)
-		uuid[i] = digits[n & 15];
+	/* Each step can be undone: no two numbers become one */
+	n = (n ^ (n >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	n = (n ^ (n >> 27)) * UINT64_C(0x94d049bb133111eb);
+	n ^= n >> 31;
+	for (size_t i = 0; i < sizeof(places); i++, n >>= 4)
+		uuid[places[i]] = digits[n & 15];
 	append(out, uuid, 36);
 }
 

@@ -92,10 +92,11 @@ def measure_latency(bench):
 PACE = 0.05         # s from one commit to the next
 
 
-def stream(bench, database, count):
+def stream(bench, database, count, pace=PACE, goes_on=lambda: True):
     """Of singles that are committed at a steady pace, whatever the worker is
     at, the times in ms: from just before COMMIT is sent until the request that
-    has it was received, and all of COMMIT."""
+    has it was received, and all of COMMIT. Ends before count when goes_on()
+    says so."""
     session = database.connect()
     committed, done = {}, []
     bench.postmark.reset()
@@ -109,9 +110,11 @@ def stream(bench, database, count):
             cursor.execute('COMMIT')
             done.append((time.monotonic_ns() - begun) / 1e6)
             committed[to] = begun
-            time.sleep(max(0, PACE - (time.monotonic_ns() - begun) / 1e9))
+            if not goes_on():
+                break
+            time.sleep(max(0, pace - (time.monotonic_ns() - begun) / 1e9))
     session.close()
-    bench.postmark.wait(WARM_UP + count)
+    bench.postmark.wait(len(committed))
     requests = {r['first_to']: r['received_ns'] for r in bench.postmark.requests()}
     # Of a message that shares a request with an earlier one the server tells
     # no more than that: it has waited for at most as long as that one.
@@ -140,6 +143,82 @@ def measure_sync_standby(bench):
                      note=f'{count} singles, {1 / PACE:.0f} a second; two commits wait for the standby one'
                      f' after the other, so the target is {allowed} ms and twice the p{percent} of COMMIT as'
                      f' the client sees it: {commit:.2f} ms')
+
+
+# ----------------------------------------------------------------------
+# COMMIT to request beside what else the worker does
+# ----------------------------------------------------------------------
+
+# s from one to the next: as many as there can be, and yet one by one
+BESIDE_PACE = 0.01
+
+# 1,000,000 finished messages that are too old, and as many that are not
+OLD = """
+    INSERT INTO postmark_history (id, connector, email, usage_type, template_alias, status, attempts, message_id,
+        created_at, due_at, expires_at, finished_at)
+    SELECT -i, 'default', 'user' || i || '@example.com', 'SignIn', 'logto-sign-in', 'sent', 1, gen_random_uuid(),
+        x, x, x, x
+    FROM generate_series(1, %s) i, LATERAL (SELECT now() - interval '60 days' + i * interval '1 ms') AS s (x)
+"""
+
+
+def report_beside(bench, database, name, subject, count, goes_on, done):
+    """Latency of singles while the worker is at something that begins now."""
+    flush = Flush(bench.data)
+    took, _ = stream(bench, database, count, BESIDE_PACE, goes_on)
+    flushed = [flush.time() * 1000 for _ in range(1000)]
+    flush.close()
+    for percent, allowed in ((50, 1), (99, 5)):
+        bench.report(f'{name}_p{percent}', f'COMMIT to request received, p{percent}, {subject}',
+                     percentile(took, percent), unit='ms', better='lower',
+                     target=allowed + percentile(flushed, percent), target_kind='at most',
+                     note=f'{len(took)} singles, {1 / BESIDE_PACE:.0f} a second; {done()}; the target is {allowed} ms'
+                     f' and the p{percent} of write and fdatasync: {percentile(flushed, percent):.2f} ms')
+
+
+@measure('purge', 'from COMMIT to the request while a million old messages are purged', order=34)
+def measure_purge(bench):
+    count = bench.size(1000000)
+    database = bench.database('purge')
+    bench.setting(**{'postmark_connector.history_retention': '90d'})
+    database.run(OLD, (count,))
+    database.run('VACUUM ANALYZE postmark_history')
+    database.run('CHECKPOINT')
+    watch = bench.admin.__class__(database.name, bench.socket_dir)
+    begun = time.monotonic()
+    state = {'at': begun, 'left': count}
+
+    def goes_on():
+        if time.monotonic() - state['at'] > 0.25:
+            [(oldest,)] = watch.run('SELECT max(id) FROM postmark_history WHERE id < 0')
+            state.update(at=time.monotonic(), left=0 if oldest is None else count + oldest + 1)
+        return state['left'] > 0
+
+    bench.setting(**{'postmark_connector.history_retention': '30d'})
+    report_beside(bench, database, 'purge', 'while old messages are purged', 12000, goes_on,
+                  lambda: f'{count - state["left"]:,} purged in {time.monotonic() - begun:.0f} s')
+    watch.close()
+
+
+@measure('poll', 'from COMMIT to the request while 200,000 suppressions are read from Postmark', order=35)
+def measure_poll(bench):
+    database = bench.database('poll')
+    database.run("SELECT postmark_configure(postmark_config() || '{\"feedbackInterval\": 86400}')")
+    begun = time.monotonic()
+    state = {'at': begun, 'known': 0}
+    watch = bench.admin.__class__(database.name, bench.socket_dir)
+
+    def goes_on():
+        if time.monotonic() - state['at'] > 1:
+            [(known, done)] = watch.run(
+                "SELECT (SELECT count(*) FROM postmark_suppressions), coalesce((SELECT suppressions_until"
+                " > now() - interval '1 hour' FROM postmark_feedback_progress), false)")
+            state.update(at=time.monotonic(), known=known, done=done)
+        return not state.get('done')
+
+    report_beside(bench, database, 'poll', 'while suppressions are read', 3000 if bench.quick else 12000, goes_on,
+                  lambda: f'{state["known"]:,} read in {time.monotonic() - begun:.0f} s')
+    watch.close()
 
 
 # ----------------------------------------------------------------------
