@@ -26,6 +26,21 @@
 #include "fmgr.h"
 #include "postmaster/bgworker.h"
 
+/* All branches got it in minor releases of 2026, with what configure says. */
+#ifndef HAVE_DECL_TIMINGSAFE_BCMP
+static inline int
+timingsafe_bcmp(const void *b1, const void *b2, size_t len)
+{
+	const volatile unsigned char *p1 = b1;
+	const volatile unsigned char *p2 = b2;
+	int			differs = 0;
+
+	while (len-- > 0)
+		differs |= *p1++ ^ *p2++;
+	return differs != 0;
+}
+#endif
+
 #if PG_VERSION_NUM < 160000
 
 #include "catalog/pg_database.h"
@@ -112,7 +127,7 @@ freeJsonLexContext(JsonLexContext *lex)
 #include "access/tableam.h"
 #include "commands/dbcommands.h"	/* get_database_name */
 #include "executor/executor.h"
-#include "storage/shmem.h"
+#include "storage/shmem.h"		/* mul_size, too, until 2026 */
 #include "utils/jsonb.h"
 
 /* End this process for a command that needs the database to itself. */

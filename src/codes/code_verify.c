@@ -21,6 +21,7 @@
 #include "utils/tuplestore.h"
 
 #include "base/args.h"
+#include "base/compat.h"
 #include "base/errors.h"
 #include "base/text.h"
 #include "codes/attempts.h"

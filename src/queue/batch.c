@@ -17,6 +17,7 @@
 
 #include "utils/memutils.h"
 
+#include "base/compat.h"
 #include "base/random.h"
 #include "base/uuid_text.h"
 #include "queue/batch.h"
