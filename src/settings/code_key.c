@@ -18,6 +18,7 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 
+#include "base/catalog.h"
 #include "base/owner.h"
 #include "base/random.h"
 #include "settings/code_key.h"
@@ -41,6 +42,13 @@ static PmStatement replace_key = {
 	" VALUES ($1, $2) ON CONFLICT (connector)"
 	" DO UPDATE SET code_key = EXCLUDED.code_key",
 	2, {TEXTOID, BYTEAOID}
+};
+
+/* Ready, or about to be: what its table had when the copy began is here. */
+static PmStatement find_copy = {
+	"SELECT FROM pg_catalog.pg_subscription_rel WHERE srrelid" PM_EQ "$1"
+	" AND srsubstate" PM_NE "'r' AND srsubstate" PM_NE "'s'",
+	1, {OIDOID}
 };
 
 static void
@@ -84,6 +92,20 @@ pm_code_key_read(const char *connector, unsigned char *key)
 		return false;
 	memcpy(key, VARDATA_ANY(stored), PM_CODE_KEY);
 	return true;
+}
+
+/*
+ * Whether a subscription has yet to copy the keys of another server.  It could
+ * not, for good, where a key has been made meanwhile.
+ */
+bool
+pm_code_keys_to_come(void)
+{
+	Datum		values[1];
+
+	values[0] = ObjectIdGetDatum(pm_object(PM_SECRETS));
+	pm_execute_now(&find_copy, values, true);
+	return SPI_processed > 0;
 }
 
 /* See to it that a connector has a key. */

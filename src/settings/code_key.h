@@ -15,6 +15,7 @@
 
 /* With the owner's rights and SPI */
 extern bool pm_code_key_read(const char *connector, unsigned char *key);
+extern bool pm_code_keys_to_come(void);
 extern void pm_code_key_make(const char *connector);
 extern void pm_code_key_replace(const char *connector);
 

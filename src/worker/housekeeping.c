@@ -47,6 +47,9 @@
 /* Shortest time between two of the same kind, ms */
 #define HOUSEKEEPING_DELAY	1000
 
+/* Until a subscription is looked at again that has yet to bring keys, ms */
+#define KEYS_DELAY			5000
+
 static PmMoment keys_at;		/* make keys that connectors lack */
 static PmMoment content_at;		/* forget codes of failed messages */
 static PmMoment codes_at;		/* forget expired codes and what belongs to
@@ -126,6 +129,11 @@ keys_body(void *arg)
 	const PmConnector *connector;
 	int			i;
 
+	if (pm_code_keys_to_come())
+	{
+		keys_at = pm_later(pm_moment(), KEYS_DELAY);
+		return;
+	}
 	LockRelationOid(pm_object(PM_QUEUE), RowExclusiveLock);
 	for (i = 0; (connector = pm_connectors(i)) != NULL; i++)
 		pm_code_key_make(connector->name);

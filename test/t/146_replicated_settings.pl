@@ -30,10 +30,38 @@ ok($publisher->wait_worker, 'the publisher has a worker');
 $publisher->sql(
 	'CREATE PUBLICATION settings FOR TABLE postmark_settings, postmark_templates, postmark_secrets'
 );
+# The secrets come last, long after the worker has seen their connector.
+$subscriber->sql(
+	q{CREATE TABLE go ();
+	CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		FOR i IN 1 .. 600 LOOP
+			EXIT WHEN EXISTS (SELECT FROM public.go);
+			PERFORM pg_sleep(0.1);
+		END LOOP;
+		RETURN NEW;
+	END $$;
+	CREATE TRIGGER hold BEFORE INSERT ON postmark_secrets
+		FOR EACH ROW EXECUTE FUNCTION hold();
+	ALTER TABLE postmark_secrets ENABLE REPLICA TRIGGER hold});
 $subscriber->sql("CREATE SUBSCRIPTION settings CONNECTION '"
 	  . $publisher->connstr
 	  . " dbname=postgres' PUBLICATION settings");
+ok( $subscriber->poll_query_until(
+		'postgres',
+		"SELECT EXISTS (SELECT FROM postmark_settings)
+			AND EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"
+	),
+	'the secrets come behind the settings');
+PostmarkCluster::until_true(
+	sub { $subscriber->sql('SELECT count(*) FROM postmark_secrets') > 0 }, 2);
+$subscriber->sql('INSERT INTO go DEFAULT VALUES');
 $subscriber->wait_for_subscription_sync($publisher, 'settings');
+ok( $subscriber->poll_query_until(
+		'postgres',
+		'SELECT octet_length(code_key) = 32 FROM postmark_secrets'),
+	'their keys with them');
+$subscriber->sql('DROP TRIGGER hold ON postmark_secrets');
 ok($subscriber->wait_worker, 'the subscriber has a worker');
 $publisher->sql('SELECT postmark_pause()');
 
