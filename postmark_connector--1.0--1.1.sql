@@ -151,6 +151,12 @@ CREATE FUNCTION @extschema@.postmark_last_id()
 COMMENT ON FUNCTION @extschema@.postmark_last_id() IS
 	'id of the message that this session queued last, by a trigger for instance; null: none';
 
+CREATE FUNCTION @extschema@.postmark_set_node(node integer)
+	RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_set_node(integer) IS
+	'from now on the ids of messages are those of a node, which no other database has: from node times 10^12';
+
 -- ----------------------------------------------------------------------
 -- Codes
 -- ----------------------------------------------------------------------
@@ -873,7 +879,7 @@ COMMENT ON COLUMN @extschema@.postmark_status.latency_p99 IS
 DO $$
 DECLARE
 	added CONSTANT text[] := ARRAY[
-		'postmark_rotate_code_key', 'postmark_retry_after', 'postmark_install_templates',
+		'postmark_set_node', 'postmark_rotate_code_key', 'postmark_retry_after', 'postmark_install_templates',
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
 		'postmark_suppressions', 'postmark_inquiries', 'postmark_feedback_progress', 'postmark_webhook',
 		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',

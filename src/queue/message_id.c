@@ -10,24 +10,43 @@
  * moved on if it has to be.  Where there is no worker, which tells, the tables
  * are asked.
  *
+ * Databases that replicate to each other, or whose messages end in one place,
+ * can be told apart by their ids: each is a node, with a range of ids of its
+ * own, which are the bounds of its sequence.  Ids only grow, so that whoever
+ * divides messages by their ids may go on doing so; a node can only become one
+ * with higher ids.
+ *
  * src/queue/message_id.c
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "commands/sequence.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
 #include "base/catalog.h"
+#include "base/errors.h"
 #include "base/owner.h"
 #include "queue/message_id.h"
 #include "queue/queue_session.h"
 #include "shared/slots.h"
+
+/*
+ * A node has so many ids, a number that a reader sees the node by.  With the
+ * last node they are still exact where numbers are floating point, as in
+ * JavaScript.
+ */
+#define NODE_IDS	INT64CONST(1000000000000)
+#define LAST_NODE	9000
+
+PG_FUNCTION_INFO_V1(postmark_set_node);
 
 static int64 session_id = 0;	/* that this session was given last */
 
@@ -78,6 +97,14 @@ pm_highest_message_id(void)
 	return read_int8(&highest_id);
 }
 
+static void
+lock_sequence(LOCKTAG *tag)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, RelationRelationId,
+					   pm_object(PM_MESSAGE_ID_SEQ), 1);
+	(void) LockAcquire(tag, ExclusiveLock, false, false);
+}
+
 /*
  * If the sequence was set back, move it on to behind all ids that were given.
  * One session at a time, and never back, so that no id is given twice.
@@ -95,8 +122,7 @@ move_sequence(void)
 	if (free_ids > 0 && pm_last_message_id() >= free_ids - 1)
 		return;
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, sequence, 1);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	lock_sequence(&tag);
 	highest = Max(pm_highest_message_id(), pm_free_ids() - 1);
 	if (pm_last_message_id() < highest)
 	{
@@ -139,4 +165,75 @@ pm_next_message_id(void)
 			return session_id = id;
 		move_sequence();
 	}
+}
+
+/* Give the sequence the ids from "first" on, for a node. */
+static void
+restart_sequence(int64 first)
+{
+	PmOwnerScope scope;
+	bool		used = pm_last_message_id() > 0;
+	char	   *name = quote_qualified_identifier(pm_schema(),
+												  pm_object_name(PM_MESSAGE_ID_SEQ));
+	char	   *command = psprintf("ALTER SEQUENCE %s MINVALUE " INT64_FORMAT
+								   " MAXVALUE " INT64_FORMAT
+								   " START " INT64_FORMAT
+								   " RESTART " INT64_FORMAT,
+								   name, first, first + NODE_IDS - 1,
+								   first + 1, first + 1);
+	int			result;
+
+	pm_connect_owner(&scope);
+	result = SPI_execute(command, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not alter a sequence: %s",
+			 SPI_result_code_string(result));
+
+	/* A database that had messages is not to pass for a fresh one */
+	if (used)
+		(void) DirectFunctionCall2(setval_oid,
+								   ObjectIdGetDatum(pm_object(PM_MESSAGE_ID_SEQ)),
+								   Int64GetDatum(first));
+	pm_disconnect_owner(&scope);
+}
+
+/*
+ * postmark_set_node(node integer) returns void
+ *		From now on the ids of messages are those of a node.
+ */
+Datum
+postmark_set_node(PG_FUNCTION_ARGS)
+{
+	int32		node = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT32(0);
+	int64		first = node * NODE_IDS;
+	int64		highest;
+	LOCKTAG		tag;
+
+	if (node < 1 || node > LAST_NODE)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("node must be between %d and %d", 1, LAST_NODE),
+				 errhint("Give each database a number of its own; one that was given none has ids from 1.")));
+
+	/*
+	 * An id that was given is never free again; the sequence would go back
+	 * with the transaction.
+	 */
+	PreventInTransactionBlock(true, "postmark_set_node");
+
+	lock_sequence(&tag);
+	highest = Max(Max(pm_last_message_id(), pm_highest_message_id()),
+				  pm_free_ids() - 1);
+	if (highest >= first + NODE_IDS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database has messages with ids of a higher node"),
+				 errdetail("Its highest id is " INT64_FORMAT ", and those of node %d end before " INT64_FORMAT ".",
+						   highest, node, first + NODE_IDS),
+				 errhint("Ids only grow: choose node " INT64_FORMAT " or a higher one.",
+						 highest / NODE_IDS)));
+	if (highest < first)
+		restart_sequence(first);
+	(void) LockRelease(&tag, ExclusiveLock, false);
+	PG_RETURN_VOID();
 }

@@ -95,6 +95,15 @@ class Trouble(Exception):
     """Something did not become true in time."""
 
 
+@contextlib.contextmanager
+def attempted(name):
+    """Trouble in what is done here is a test that failed."""
+    try:
+        yield
+    except (Trouble, psycopg.Error) as trouble:
+        ok(False, name, f"{type(trouble).__name__}: {trouble}")
+
+
 def until(condition, what, timeout=WAIT):
     """What the condition gives once that is true; asked every 20 ms."""
     end = time.monotonic() + timeout

@@ -7,7 +7,7 @@ Blue publishes all of its tables, the extension's among them, green subscribes.
 
 import json
 
-from common import (CONNECTOR, SIGNUP, UNFINISHED, Sandbox, Server, Writer, equal, finish, heading, none, note, ok,
+from common import (CONNECTOR, SIGNUP, UNFINISHED, Sandbox, Server, Writer, attempted, equal, finish, heading, none, note, ok,
                     until)
 
 OWN = 300
@@ -76,16 +76,15 @@ def own_messages(blue, green, sandbox):
     those that it means."""
     heading("a subscriber's own messages")
     green.sql("ALTER SUBSCRIPTION green DISABLE")
-    rule = sandbox.rule(path="/email*", recipient="own*", action={"status": 503})
-    green.sql("SELECT postmark_enqueue(format('own%s@t.example', i), 'Register') FROM generate_series(1, %s) i", OWN)
-    lanes = green.value("SELECT count(*) FROM postmark_messages WHERE email LIKE 'own%'")
+    green.sql("SELECT postmark_pause()")
+    green.sql("SELECT postmark_enqueue(format('own%%s@t.example', i), 'Register') FROM generate_series(1, %s) i", OWN)
     blue.sql("INSERT INTO signup SELECT 'while' || i || '@t.example', '1' FROM generate_series(1, 1000) i")
     finished(blue)
     green.sql("ALTER SUBSCRIPTION green ENABLE")
     caught_up(blue)
-    equal((lanes, green.value("SELECT count(*) FROM postmark_messages WHERE email LIKE 'own%'")), (OWN, OWN),
+    equal(green.value("SELECT count(*) FROM postmark_queue WHERE email LIKE 'own%'"), OWN,
           "the publisher's deletions leave them alone")
-    sandbox.call("rules", "DELETE", id=rule)
+    green.sql("SELECT postmark_resume()")
     finished(green)
     equal(mails_of(sandbox, "own"), (OWN, OWN), "each is sent, once")
     equal(mails_of(sandbox, "while"), (1000, 1000), "and the publisher's by the publisher alone, once")
@@ -137,9 +136,10 @@ def main():
     blue = Server("blue", sandbox, "wal_level = logical")
     blue.prepare()
     green = Server("green", sandbox, "wal_level = logical")
-    for step in (initial_copy, settings, own_messages, cut_over):
-        step(blue, green, sandbox)
-    equal(mails_of(sandbox, "later"), (50, 50), "what was due later was sent by the publisher, once")
+    with attempted("logical replication"):
+        for step in (initial_copy, settings, own_messages, cut_over):
+            step(blue, green, sandbox)
+        equal(mails_of(sandbox, "later"), (50, 50), "what was due later was sent by the publisher, once")
     for server in (green, blue):
         server.stop()
     finish()

@@ -21,7 +21,7 @@ import sys
 
 import psycopg
 
-from common import (BINDIR, CONNECTOR, DIR, SIGNUP, UNFINISHED, Sandbox, Trouble, Writer, ask, finish,
+from common import (BINDIR, CONNECTOR, DIR, SIGNUP, UNFINISHED, Sandbox, Trouble, Writer, ask, attempted, finish,
                     free_ports, heading, log_of, none, note, ok, query, start, until, value)
 
 PATRONI, ETCD = "/usr/bin/patroni", "/usr/bin/etcd"
@@ -396,20 +396,17 @@ def main():
     # Postmark's search does not show at once what was accepted.
     sandbox.config(search_lag=1)
     for mode in modes:
-        cluster = Cluster(mode, sandbox, mode == "sync")
-        leader = cluster.leader()
-        leader.sql("CREATE EXTENSION postmark_connector")
-        leader.sql("SELECT postmark_configure(%s)", CONNECTOR)
-        leader.sql(SIGNUP)
-        leader.sql(INVITED)
-        cluster.settle()
-        for name in scenarios:
-            try:
+        with attempted(f"{mode}: Patroni"):
+            cluster = Cluster(mode, sandbox, mode == "sync")
+            leader = cluster.leader()
+            leader.sql("CREATE EXTENSION postmark_connector")
+            leader.sql("SELECT postmark_configure(%s)", CONNECTOR)
+            leader.sql(SIGNUP)
+            leader.sql(INVITED)
+            cluster.settle()
+            for name in scenarios:
                 SCENARIOS[name](cluster)
-            except Trouble as trouble:
-                ok(False, f"{mode}: {name}", trouble)
-                break
-        cluster.end()
+            cluster.end()
     finish()
 
 

@@ -11,7 +11,7 @@ import sys
 
 import psycopg
 
-from common import (CONNECTOR, DIR, Sandbox, Server, equal, finish, free_ports, heading, none, note, ok, run, skipped,
+from common import (CONNECTOR, DIR, Sandbox, Server, attempted, equal, finish, free_ports, heading, none, note, ok, run, skipped,
                     start, until)
 
 PGBOUNCER = "/usr/sbin/pgbouncer"
@@ -189,27 +189,28 @@ def main():
     server.prepare()
     note("pgbouncer %d.%d" % VERSION)
 
-    heading("transaction mode")
-    pool = Pool(server, "transaction")
-    statements(server, sandbox, pool)
-    transactions(server, sandbox, pool)
-    listening(server, sandbox, pool)
-    prepared(server, sandbox, pool)
-    pool.end()
+    with attempted("pgbouncer"):
+        heading("transaction mode")
+        pool = Pool(server, "transaction")
+        statements(server, sandbox, pool)
+        transactions(server, sandbox, pool)
+        listening(server, sandbox, pool)
+        prepared(server, sandbox, pool)
+        pool.end()
 
-    heading("statement mode")
-    pool = Pool(server, "statement")
-    statements(server, sandbox, pool)
-    with pool.session() as session:
-        ok(refused(session, "BEGIN", "SELECT postmark_enqueue('block@t.example', 'Register')", "COMMIT"),
-           "statement: a transaction of several statements is refused, by pgbouncer")
-    none(sandbox.mails("block@"), "statement: and nothing is sent of it")
-    prepared(server, sandbox, pool)
-    pool.end()
+        heading("statement mode")
+        pool = Pool(server, "statement")
+        statements(server, sandbox, pool)
+        with pool.session() as session:
+            ok(refused(session, "BEGIN", "SELECT postmark_enqueue('block@t.example', 'Register')", "COMMIT"),
+               "statement: a transaction of several statements is refused, by pgbouncer")
+        none(sandbox.mails("block@"), "statement: and nothing is sent of it")
+        prepared(server, sandbox, pool)
+        pool.end()
 
-    equal(server.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-                       " AND application_name <> '' AND state = 'idle in transaction'"), 0,
-          "no session is left in a transaction")
+        equal(server.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+                           " AND application_name <> '' AND state = 'idle in transaction'"), 0,
+              "no session is left in a transaction")
     server.stop()
     finish()
 
