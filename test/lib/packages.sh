@@ -44,7 +44,8 @@ choose_postgres()
     # from npm where that is there.
     # shellcheck disable=SC2034
     PACKAGES_PAGES=(curl "postgresql-$PG_MAJOR-pgtap" libtap-parser-sourcehandler-pgtap-perl
-        python3-flask python3-psycopg python3-pytest)
+        python3-flask python3-psycopg python3-pytest
+        python3-psycopg2 python3-asyncpg python3-sqlalchemy python3-django)
     # shellcheck disable=SC2034
     PACKAGES_NODE=(nodejs node-pg)
 
