@@ -118,6 +118,33 @@ SELECT status, message_id IS NOT NULL AS message_id FROM postmark_messages WHERE
 SELECT m #> '{Request,TemplateModel}' FROM jsonb_array_elements(test.sandbox('GET', 'messages?recipient=ian@example.com') -> 'messages') m;
 SELECT count(*) FROM postmark_history WHERE code IS NOT NULL OR payload IS NOT NULL;
 
+-- requeued it has as much time as at first, and as many tries; the time of a
+-- code is the code's
+SELECT test.sandbox('POST', 'rules', '{"recipient": "later@example.com",
+	"action": {"refuse": {"error_code": 412, "message": "Pending approval."}}}') \g /dev/null
+SELECT postmark_enqueue('later@example.com', 'Register', expires_in => '2 hours') AS plain \gset
+SELECT postmark_enqueue('later@example.com', 'Register', '493021', expires_in => '2 hours') AS code \gset
+SELECT postmark_issue_token('later@example.com', 'Register', 'https://shop.example/{token}') AS token \gset
+SELECT postmark_flush();
+SELECT status, count(*) FROM postmark_messages WHERE email = 'later@example.com' GROUP BY 1;
+SELECT test.sandbox('DELETE', 'rules') IS NOT NULL;
+UPDATE postmark_history SET attempts = 4, created_at = created_at - interval '5 min', due_at = due_at - interval '5 min', expires_at = expires_at - interval '5 min'
+WHERE email = 'later@example.com';
+SELECT postmark_pause();
+SELECT postmark_requeue_all('default', '1 hour');
+SELECT id - :plain AS n, attempts, error_code, last_error, expires_at - due_at > interval '2 hours' - interval '1 s' AS whole, expires_at < now() + interval '2 hours' - interval '4 min' AS shorter
+FROM postmark_messages WHERE email = 'later@example.com' ORDER BY id;
+SELECT postmark_resume();
+SELECT postmark_flush();
+SELECT status, attempts, count(*) FROM postmark_messages WHERE email = 'later@example.com' GROUP BY 1, 2;
+-- one that has expired is not requeued
+SELECT test.sandbox('POST', 'rules', '{"times": 1, "action": {"refuse": {"error_code": 412, "message": "Pending approval."}}}') \g /dev/null
+SELECT postmark_enqueue('over@example.com', 'Register') AS id \gset
+SELECT postmark_wait(:id);
+UPDATE postmark_history SET expires_at = now() WHERE id = :id;
+SELECT postmark_requeue(:id);
+DELETE FROM postmark_history WHERE id = :id;
+
 -- an inactive recipient: accepted here, finished as suppressed
 SELECT test.sandbox('POST', 'config', '{"inactive_recipients": ["kim@example.com"]}') \g /dev/null
 SELECT postmark_enqueue('kim@example.com', 'Register', '493021') AS id \gset

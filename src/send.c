@@ -35,6 +35,7 @@
 #include "queue/batch.h"
 #include "queue/capture.h"
 #include "queue/message_check.h"
+#include "queue/state.h"
 #include "settings/config_json.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
@@ -308,6 +309,19 @@ check_templates(ReturnSetInfo *rsinfo, const PmConnector *connector,
 }
 
 /*
+ * Report what refusals said of the account, if they did lately and nothing was
+ * accepted since.
+ */
+static void
+check_account(ReturnSetInfo *rsinfo, const PmConnector *connector)
+{
+	char	   *problem = pm_account_problem(connector);
+
+	if (problem)
+		report(rsinfo, "account", FOUND_BAD, problem);
+}
+
+/*
  * postmark_check(connector, config)
  * returns table (item text, ok boolean, detail text)
  *
@@ -360,6 +374,8 @@ postmark_check_hidden(PG_FUNCTION_ARGS)
 	}
 	if (token)
 		pm_forget_token(token);
+	if (connector->number != 0)
+		check_account(rsinfo, connector);
 
 	return (Datum) 0;
 }

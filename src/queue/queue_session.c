@@ -370,8 +370,25 @@ pm_message_cancel(int64 id)
 }
 
 /*
- * Put a failed message that has not expired back into the queue.  Raises PM001
- * or PM002 if its connector or template is gone.
+ * Give a message that failed its time again, from now on, since what it failed
+ * for has taken some of it.  That of a code is the code's, and stays.  Its tries
+ * are counted anew, too.
+ */
+static void
+begin_anew(PmMessage *m)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz begun = Max(m->due_at, m->created_at);
+
+	if (m->code == NULL && !m->no_track)
+		m->expires_at = Max(m->expires_at, now + (m->expires_at - begun));
+	m->due_at = now;
+	m->attempts = 0;
+}
+
+/*
+ * Put a failed message that has not expired back into the queue, as if it were
+ * queued now.  Raises PM001 or PM002 if its connector or template is gone.
  */
 bool
 pm_message_requeue(int64 id)
@@ -396,7 +413,7 @@ pm_message_requeue(int64 id)
 	LockRelationOid(pm_object(PM_DEFERRED), RowExclusiveLock);
 	connector = pm_connector(m.connector, false);
 	template = pm_require_template(connector, m.usage_type, m.locale);
-	m.due_at = GetCurrentTimestamp();
+	begin_anew(&m);
 	insert_into_deferred(&m, PM_LANE(connector->number, template->priority));
 	pm_disconnect_owner(&scope);
 	return true;

@@ -263,6 +263,88 @@ explain_waiting(PmState *state, const PmHealth *health, int number,
 }
 
 /*
+ * When the newest of a connector's messages left that were sent, DT_NOBEGIN for
+ * never.
+ */
+static TimestampTz
+last_left(const char *name)
+{
+	Datum		values[2];
+	bool		isnull;
+
+	values[0] = CStringGetTextDatum(name);
+	values[1] = BoolGetDatum(true);
+	pm_execute(&find_left, values, NULL, 1);
+	if (SPI_processed == 0)
+		return DT_NOBEGIN;
+	return DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 1,
+											 &isnull));
+}
+
+/*
+ * Whether mail of the connector was refused within the last hour since the
+ * account awaits approval.  Strings are of the given memory context.
+ *
+ * left:   when the newest message left
+ * detail: becomes what is to be shown
+ * since:  becomes whether none has left since
+ */
+static bool
+awaits_approval(MemoryContext context, const char *name, TimestampTz left,
+				char **detail, bool *since)
+{
+	Datum		values[1];
+	bool		isnull;
+	int64		n;
+
+	values[0] = CStringGetTextDatum(name);
+	pm_execute(&find_unapproved, values, NULL, 1);
+	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									SPI_tuptable->tupdesc, 1, &isnull));
+	if (n == 0)
+		return false;
+	*since = left < DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+													  SPI_tuptable->tupdesc, 2,
+													  &isnull));
+	*detail =
+		MemoryContextStrdup(context,
+							psprintf(INT64_FORMAT " messages failed within the last hour, for the Postmark account awaits approval: %s",
+									 n, spi_text(CurrentMemoryContext, 3)));
+	return true;
+}
+
+static const char *
+approval_hint(void)
+{
+	PmVerdict	verdict = {.outcome = PM_REFUSED, .error_code = 412};
+
+	return pm_api_hint(&verdict);
+}
+
+/*
+ * What Postmark's refusals say of the account, a whole text that says what to
+ * do as well, NULL for nothing.  Nobody else does: its API has no call that
+ * tells whether an account is approved.  In the current memory context.
+ */
+char *
+pm_account_problem(const PmConnector *connector)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *name = pstrdup(connector->name);
+	PmOwnerScope scope;
+	char	   *detail;
+	bool		since;
+	bool		found;
+
+	pm_connect_owner(&scope);
+	found = awaits_approval(context, name, last_left(name), &detail, &since) &&
+		since;
+	pm_disconnect_owner(&scope);
+	return found ? psprintf("%s %s", detail, approval_hint()) : NULL;
+}
+
+/*
  * What the connector's mail came to says more than the last request: it is put
  * off again and again, or refused since the account awaits approval.  Where
  * other mail leaves, that is a detail.
@@ -272,38 +354,18 @@ explain_outcomes(PmState *state, MemoryContext context, int number,
 				 const char *name)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz left = DT_NOBEGIN;
-	TimestampTz failed;
-	Datum		values[2];
+	TimestampTz left = last_left(name);
+	Datum		values[1];
+	bool		since;
 	bool		isnull;
 	int64		n;
 
-	values[0] = CStringGetTextDatum(name);
-	values[1] = BoolGetDatum(true);
-	pm_execute(&find_left, values, NULL, 1);
-	if (SPI_processed > 0)
-		left = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-												 SPI_tuptable->tupdesc, 1,
-												 &isnull));
-
-	pm_execute(&find_unapproved, values, NULL, 1);
-	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-									SPI_tuptable->tupdesc, 1, &isnull));
-	if (n > 0)
+	if (awaits_approval(context, name, left, &state->detail, &since))
 	{
-		PmVerdict	verdict = {.outcome = PM_REFUSED, .error_code = 412};
-
-		failed = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-												   SPI_tuptable->tupdesc, 2,
-												   &isnull));
-		if (left < failed)
+		if (since)
 			state->state = "blocked";
-		state->act = left < failed;
-		state->detail =
-			MemoryContextStrdup(context,
-								psprintf(INT64_FORMAT " messages failed within the last hour, for the Postmark account awaits approval: %s",
-										 n, spi_text(CurrentMemoryContext, 3)));
-		state->hint = MemoryContextStrdup(context, pm_api_hint(&verdict));
+		state->act = since;
+		state->hint = MemoryContextStrdup(context, approval_hint());
 		return;
 	}
 

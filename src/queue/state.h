@@ -35,6 +35,7 @@ typedef struct PmState
 
 extern bool pm_tables_state(PmState *state);
 extern void pm_no_connector_state(PmState *state);
+extern char *pm_account_problem(const PmConnector *connector);
 extern void pm_connector_state(const PmConnector *connector, PmState *state);
 
 #endif							/* PM_STATE_H */

@@ -168,10 +168,22 @@ $node->sql("SELECT postmark_enqueue('foreign\@t.example', 'Register', '493021')"
 ok($node->wait_finished, 'an account that awaits approval: the message fails');
 ok(wait_state_saying('blocked', '1 messages failed.*approval', 'ask Postmark'),
 	'an account that awaits approval: the state says so');
+is( $node->sql(
+		"SELECT item, ok, detail ~ '1 messages failed.*Pending approval.*ask Postmark' FROM postmark_check() WHERE NOT ok"
+	),
+	'account|f|t',
+	'an account that awaits approval: postmark_check says so');
 queue(1);
 ok($node->wait_finished, 'an account that awaits approval: other mail leaves');
+is($node->sql('SELECT bool_and(ok) FROM postmark_check()'),
+	't', 'an account that awaits approval: and postmark_check finds it well');
 ok(wait_state_saying('running', '1 messages failed.*approval', 'ask Postmark'),
 	'an account that awaits approval: a detail of it');
+$sandbox->clear_rules;
+is($node->sql("SELECT postmark_requeue_all('default', '1 hour')"),
+	'1', 'an account that was approved: the message is requeued');
+ok($node->wait_finished, 'an account that was approved: it is sent');
+wait_well('an account that was approved');
 
 #
 # Where nobody has configured anything, or somebody has stopped it
