@@ -157,6 +157,52 @@ CREATE FUNCTION @extschema@.postmark_set_node(node integer)
 COMMENT ON FUNCTION @extschema@.postmark_set_node(integer) IS
 	'from now on the ids of messages are those of a node, which no other database has: from node times 10^12';
 
+-- The queue's own row has a message's key for those who insert it; what counts
+-- lies apart, since it holds longer than the message is in the queue, and since
+-- messages without one are to pay nothing for it.
+ALTER TABLE @extschema@.postmark_queue ADD COLUMN dedup_key text;
+ALTER TABLE @extschema@.postmark_queue ALTER dedup_key SET STATISTICS 0;
+COMMENT ON COLUMN @extschema@.postmark_queue.dedup_key IS
+	'a row whose key another message of the connector holds is not inserted';
+COMMENT ON TABLE @extschema@.postmark_queue IS
+	'messages to send now; INSERT email, usage_type and optionally code, payload, locale, connector, expires_at, dedup_key';
+
+CREATE TABLE @extschema@.postmark_dedup_keys (
+	connector text COLLATE "C" NOT NULL,
+	dedup_key text COLLATE "C" NOT NULL,
+	id bigint NOT NULL,
+	address text COLLATE "C" NOT NULL,
+	expires_at timestamptz NOT NULL,
+	PRIMARY KEY (connector, dedup_key)
+);
+ALTER TABLE @extschema@.postmark_dedup_keys ALTER dedup_key SET STATISTICS 0, ALTER address SET STATISTICS 0;
+CREATE INDEX postmark_dedup_keys_id ON @extschema@.postmark_dedup_keys (id);
+CREATE INDEX postmark_dedup_keys_expires ON @extschema@.postmark_dedup_keys (expires_at);
+COMMENT ON TABLE @extschema@.postmark_dedup_keys IS
+	'keys of messages, so that none is queued twice with the same one';
+COMMENT ON COLUMN @extschema@.postmark_dedup_keys.connector IS
+	'within which it is a key';
+COMMENT ON COLUMN @extschema@.postmark_dedup_keys.dedup_key IS
+	'as it was given';
+COMMENT ON COLUMN @extschema@.postmark_dedup_keys.id IS
+	'of the message that holds it, unless that was cancelled or suppressed';
+COMMENT ON COLUMN @extschema@.postmark_dedup_keys.address IS
+	'the recipient with A to Z folded to a to z, for postmark_forget';
+COMMENT ON COLUMN @extschema@.postmark_dedup_keys.expires_at IS
+	'the message''s; counts for nothing from then on';
+
+SELECT @extschema@.postmark_replace_function(
+	'@extschema@.postmark_enqueue(text, text, text, jsonb, text, timestamptz, interval, text)',
+	'@extschema@.postmark_enqueue(text, text, text, jsonb, text, timestamptz, interval, text, text)',
+	$function$
+CREATE FUNCTION @extschema@.postmark_enqueue(email text, usage_type text,
+	code text DEFAULT NULL, payload jsonb DEFAULT NULL, locale text DEFAULT NULL,
+	send_after timestamptz DEFAULT NULL, expires_in interval DEFAULT NULL,
+	connector text DEFAULT 'default', dedup_key text DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME'
+	$function$);
+
 -- ----------------------------------------------------------------------
 -- Codes
 -- ----------------------------------------------------------------------
@@ -388,7 +434,7 @@ DO $$
 DECLARE
 	name text;
 BEGIN
-	FOREACH name IN ARRAY ARRAY['feedback', 'feedback_progress', 'suppressed', 'inquiries', 'forgotten', 'captures']
+	FOREACH name IN ARRAY ARRAY['feedback', 'feedback_progress', 'suppressed', 'inquiries', 'forgotten', 'captures', 'dedup_keys']
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER postmark_not_replicated
 			BEFORE INSERT OR UPDATE OR DELETE ON %2$s.%1$I
@@ -551,7 +597,7 @@ COMMENT ON FUNCTION @extschema@.postmark_pause IS
 COMMENT ON FUNCTION @extschema@.postmark_send IS
 	'send a message now and return Postmark''s MessageID, or raise an error; not transactional: the mail stays sent. usage_type: chooses the template; code, payload: the template''s model; locale: chooses among the usage type''s templates';
 COMMENT ON FUNCTION @extschema@.postmark_enqueue IS
-	'queue a message with the transaction and return its id. usage_type: chooses the template; code, payload: the template''s model; locale: chooses among the usage type''s templates; send_after: not before that; expires_in: never sent later than that, by default 10 minutes with a code, 1 day without';
+	'queue a message with the transaction and return its id. usage_type: chooses the template; code, payload: the template''s model; locale: chooses among the usage type''s templates; send_after: not before that; expires_in: never sent later than that, by default 10 minutes with a code, 1 day without; dedup_key: with one that another message holds, nothing is queued and that one''s id is returned';
 COMMENT ON FUNCTION @extschema@.postmark_issue_code IS
 	'make a verification code, queue the mail that carries it, and return the message''s id; an older code for the same address and usage type ends when the mail is sent. usage_type: chooses the template; payload: further keys of its model; locale: chooses among the usage type''s templates';
 COMMENT ON FUNCTION @extschema@.postmark_issue_token IS
@@ -563,7 +609,7 @@ COMMENT ON FUNCTION @extschema@.postmark_wait IS
 COMMENT ON FUNCTION @extschema@.postmark_flush IS
 	'wait until what is due now is finished: true; false at the timeout, or at once if a connector concerned does not send: a NOTICE says which, and why';
 COMMENT ON FUNCTION @extschema@.postmark_enqueue_trigger IS
-	'row trigger that queues a message: (''email column'', ''usage type'', ''code column''), or name=value pairs after the usage type: code, payload, locale (columns), connector, expires_in';
+	'row trigger that queues a message: (''email column'', ''usage type'', ''code column''), or name=value pairs after the usage type: code, payload, locale, dedup_key (columns), connector, expires_in';
 COMMENT ON FUNCTION @extschema@.postmark_issue_code_trigger IS
 	'row trigger that issues a code: (''email column'', ''usage type''), then name=value pairs: payload, locale (columns), connector';
 
@@ -885,7 +931,7 @@ DECLARE
 		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',
 		'postmark_stats', 'postmark_stats_reset', 'postmark_unsuppress', 'postmark_unlock', 'postmark_settings_row',
 		'postmark_captures', 'postmark_captured', 'postmark_captured_clear',
-		'postmark_message_status', 'postmark_last_id'
+		'postmark_message_status', 'postmark_last_id', 'postmark_dedup_keys'
 	];
 	object record;
 BEGIN

@@ -72,6 +72,7 @@ static PmStatement forget_captures = {
 	" RETURNING 1) SELECT pg_catalog.count(*) FROM gone",
 	1, {TEXTOID}
 };
+static PmStatement forget_dedup_keys = {DELETED("postmark_dedup_keys"), 1, {TEXTOID}};
 
 /* Run one of the above, whatever the transaction's snapshot. */
 static int64
@@ -181,6 +182,7 @@ postmark_forget(PG_FUNCTION_ARGS)
 	n += run(&forget_suppressed, argument);
 	n += run(&forget_inquiries, argument);
 	n += run(&forget_captures, argument);
+	n += run(&forget_dedup_keys, argument);
 	pm_forgotten_put(address);
 	pm_disconnect_owner(&scope);
 

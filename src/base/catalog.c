@@ -58,6 +58,7 @@ static const struct
 	[PM_PROGRESS] = {"postmark_feedback_progress", PM_SQL_1_1},
 	[PM_FORGOTTEN] = {"postmark_forgotten", PM_SQL_1_1},
 	[PM_CAPTURES] = {"postmark_captures", PM_SQL_1_1},
+	[PM_DEDUP_KEYS] = {"postmark_dedup_keys", PM_SQL_1_1},
 	[PM_MESSAGE_ID_SEQ] = {"postmark_message_id_seq", PM_SQL_1_0},
 };
 

@@ -37,6 +37,7 @@ typedef enum PmObject
 	PM_PROGRESS,
 	PM_FORGOTTEN,
 	PM_CAPTURES,
+	PM_DEDUP_KEYS,
 	PM_MESSAGE_ID_SEQ,
 	PM_OBJECTS
 } PmObject;

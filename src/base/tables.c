@@ -82,6 +82,7 @@ static const Column inquiries[] = {PM_INQUIRIES_COLUMNS(COLUMN)};
 static const Column progress[] = {PM_PROGRESS_COLUMNS(COLUMN)};
 static const Column forgotten[] = {PM_FORGOTTEN_COLUMNS(COLUMN)};
 static const Column captures[] = {PM_CAPTURES_COLUMNS(COLUMN)};
+static const Column dedup_keys[] = {PM_DEDUP_KEYS_COLUMNS(COLUMN)};
 
 /* An index that is searched directly */
 typedef struct KeyIndex
@@ -120,6 +121,7 @@ static const struct
 	[PM_PROGRESS] = TABLE(progress),
 	[PM_FORGOTTEN] = TABLE(forgotten),
 	[PM_CAPTURES] = TABLE(captures),
+	[PM_DEDUP_KEYS] = TABLE(dedup_keys),
 	[PM_MESSAGE_ID_SEQ] = {RELKIND_SEQUENCE},
 };
 

@@ -55,7 +55,8 @@
 	COLUMN(LOCALE, "locale", TEXTOID, false, PM_SQL_1_0) \
 	COLUMN(CONNECTOR, "connector", TEXTOID, true, PM_SQL_1_0) \
 	COLUMN(NO_TRACK, "no_track", BOOLOID, false, PM_SQL_1_0) \
-	COLUMN(QUEUED_BY, "queued_by", OIDOID, false, PM_SQL_1_1)
+	COLUMN(QUEUED_BY, "queued_by", OIDOID, false, PM_SQL_1_1) \
+	COLUMN(DEDUP_KEY, "dedup_key", TEXTOID, false, PM_SQL_1_1)
 
 #define PM_DEFERRED_COLUMNS(COLUMN) \
 	COLUMN(ID, "id", INT8OID, true, PM_SQL_1_0) \
@@ -187,6 +188,13 @@
 	COLUMN(TEMPLATE_ALIAS, "template_alias", TEXTOID, true, PM_SQL_1_1) \
 	COLUMN(TEMPLATE_MODEL, "template_model", JSONBOID, true, PM_SQL_1_1) \
 	COLUMN(CAPTURED_AT, "captured_at", TIMESTAMPTZOID, true, PM_SQL_1_1)
+
+#define PM_DEDUP_KEYS_COLUMNS(COLUMN) \
+	COLUMN(CONNECTOR, "connector", TEXTOID, true, PM_SQL_1_1) \
+	COLUMN(DEDUP_KEY, "dedup_key", TEXTOID, true, PM_SQL_1_1) \
+	COLUMN(ID, "id", INT8OID, true, PM_SQL_1_1) \
+	COLUMN(ADDRESS, "address", TEXTOID, true, PM_SQL_1_1) \
+	COLUMN(EXPIRES_AT, "expires_at", TIMESTAMPTZOID, true, PM_SQL_1_1)
 
 /* For an enum of a table's columns, counted from 0 */
 #define PM_COLUMN_ENUM(identifier, name, type, not_null, since) \

@@ -31,6 +31,7 @@
 
 #include "base/catalog.h"
 #include "base/errors.h"
+#include "base/outdated.h"
 #include "base/owner.h"
 #include "codes/attempts.h"
 #include "codes/code_secret.h"
@@ -722,45 +723,22 @@ pm_attempts_store(const PmAttempts *attempts, int n)
 }
 
 /*
- * Delete rows that are out of date by "now", at most "limit".  *next becomes
- * no later than when the next one will be, "grace" seconds being added.
- * Returns whether there may be more at once.
- */
-static bool
-forget(PmStatement *statement, PmStatement *next_statement, int grace,
-	   TimestampTz now, int limit, TimestampTz *next)
-{
-	Datum		values[2];
-	bool		more;
-
-	values[0] = TimestampTzGetDatum(now - grace * USECS_PER_SEC);
-	values[1] = Int64GetDatum(limit);
-	pm_execute(statement, values, NULL, 0);
-	more = SPI_processed >= limit;
-	pm_execute(next_statement, NULL, NULL, 1);
-	if (SPI_processed > 0)
-		*next = Min(*next, get_time(SPI_tuptable->vals[0],
-									SPI_tuptable->tupdesc, 1) +
-					grace * USECS_PER_SEC);
-	return more;
-}
-
-/*
  * Forget codes that expired some time ago, at most "limit", and as many of
  * the sends and the attempts that count for nothing any more.
  *
- * Returns whether there is more to do at once; if not, *next becomes the time
- * when there will be, DT_NOEND for never.
+ * Returns whether there is more to do at once; *next becomes no later than
+ * when there will be.
  */
 bool
 pm_codes_cleanup(TimestampTz now, int limit, TimestampTz *next)
 {
 	bool		more = false;
 
-	*next = DT_NOEND;
-	more |= forget(&forget_codes, &next_code, PM_CODES_GRACE, now, limit, next);
-	more |= forget(&forget_sends, &next_send, 0, now, limit, next);
-	more |= forget(&forget_attempts, &next_attempts, 0, now, limit, next);
+	more |= pm_delete_outdated(&forget_codes, &next_code, PM_CODES_GRACE, now,
+							   limit, next);
+	more |= pm_delete_outdated(&forget_sends, &next_send, 0, now, limit, next);
+	more |= pm_delete_outdated(&forget_attempts, &next_attempts, 0, now, limit,
+							   next);
 	return more;
 }
 

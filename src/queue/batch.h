@@ -45,6 +45,7 @@ typedef struct PmMessage
 	char	   *locale;			/* or NULL */
 	char	   *connector;
 	Oid			queued_by;		/* role, InvalidOid if it is not known */
+	char	   *dedup_key;		/* or NULL; not read by the worker */
 	bool		no_track;		/* its links are never tracked */
 	int			attempts;
 	int			ndoubts;		/* how often it was in doubt */

@@ -37,6 +37,7 @@
 #include "base/tables.h"
 #include "base/times.h"
 #include "queue/batch.h"
+#include "queue/dedup.h"
 #include "queue/enqueue.h"
 #include "queue/message_check.h"
 #include "queue/message_id.h"
@@ -216,23 +217,40 @@ text_or_null(Datum value, bool isnull)
 }
 
 /*
+ * Give a message its id; false, and another one's, if that holds its key.  May
+ * read settings anew, as pm_connectors does.
+ */
+static bool
+give_id(PmMessage *m)
+{
+	m->id = pm_next_message_id();
+	if (m->dedup_key == NULL || pm_dedup_claim(m))
+		return true;
+	pm_set_session_message_id(m->id);
+	return false;
+}
+
+/*
  * Check a message that is to be sent now, give it what it lacks, and note it
  * for the worker.
  *
  * m:		   email, usage_type, code, payload, locale, connector (NULL: the
- *			   default one), expires_at and queued_by (InvalidOid: whoever
- *			   runs this); gets id, created_at, connector, expires_at, queued_by
+ *			   default one), dedup_key, expires_at and queued_by (InvalidOid:
+ *			   whoever runs this); gets id, created_at, connector, expires_at,
+ *			   queued_by
  * has_expiry: whether it has an expires_at
+ * lane:	   becomes its lane
  *
- * Returns its lane.
+ * False if another message holds its key: then it gets that one's id, and is
+ * not to be queued.
  */
-static int32
-admit(PmMessage *m, bool has_expiry)
+static bool
+admit(PmMessage *m, bool has_expiry, int32 *lane)
 {
 	static bool checked_stuck = false;
 	const PmConnector *connector;
 	const PmTemplate *template;
-	int32		lane;
+	int			number;
 
 	pm_check_message(m);
 	begin_queueing();
@@ -255,11 +273,13 @@ admit(PmMessage *m, bool has_expiry)
 		checked_stuck = true;
 		warn_if_stuck(connector);
 	}
-	lane = PM_LANE(connector->number, template->priority);
-	m->id = pm_next_message_id();
-	pm_note_message(lane, m->id);
-	pm_stats_note(connector->number, connector->name, PM_COUNT_QUEUED, 1);
-	return lane;
+	number = connector->number;
+	*lane = PM_LANE(number, template->priority);
+	if (!give_id(m))
+		return false;
+	pm_note_message(*lane, m->id);
+	pm_stats_note(number, m->connector, PM_COUNT_QUEUED, 1);
+	return true;
 }
 
 /*
@@ -294,7 +314,7 @@ check_constraints(Relation queue, HeapTuple row, const bool *nulls)
 
 /*
  * Row trigger of postmark_queue: checks a message, gives it id, lane and times,
- * and notes it for the worker.
+ * and notes it for the worker.  Keeps out one whose key another message holds.
  */
 static Datum
 postmark_queue_row_hidden(PG_FUNCTION_ARGS)
@@ -345,7 +365,10 @@ postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 	/* Nobody queues in another one's name but the owner: see pm_queue_insert */
 	if (knows_role && !nulls[COL_QUEUED_BY] && GetUserId() == pm_owner())
 		m.queued_by = DatumGetObjectId(values[COL_QUEUED_BY]);
-	lane = admit(&m, !nulls[COL_EXPIRES_AT]);
+	if (COL_DEDUP_KEY < pm_column_count(PM_QUEUE))
+		m.dedup_key = text_or_null(values[COL_DEDUP_KEY], nulls[COL_DEDUP_KEY]);
+	if (!admit(&m, !nulls[COL_EXPIRES_AT], &lane))
+		return PointerGetDatum(NULL);
 
 	values[COL_LANE] = Int32GetDatum(lane);
 	values[COL_ID] = Int64GetDatum(m.id);
@@ -404,15 +427,21 @@ make_queue_row(void *arg, int i, Datum *values, bool *nulls)
 	nulls[COL_NO_TRACK] = !m->no_track;
 	if (admitted->ncolumns > COL_QUEUED_BY)
 		values[COL_QUEUED_BY] = ObjectIdGetDatum(m->queued_by);
+	if (admitted->ncolumns > COL_DEDUP_KEY)
+	{
+		nulls[COL_DEDUP_KEY] = (m->dedup_key == NULL);
+		if (m->dedup_key)
+			values[COL_DEDUP_KEY] = CStringGetTextDatum(m->dedup_key);
+	}
 }
 
 /*
  * Queue a message to be sent now, as an INSERT into postmark_queue would.
  *
  * m: email, usage_type, code, payload, locale, connector, expires_at (0: the
- *	  template's), no_track; checked here
+ *	  template's), no_track, dedup_key; checked here
  *
- * Returns the message's id.
+ * Returns the message's id, or that of the message that holds its key.
  */
 int64
 pm_enqueue(PmMessage *m)
@@ -423,6 +452,8 @@ pm_enqueue(PmMessage *m)
 
 	PreventCommandIfReadOnly("INSERT");
 	PreventCommandIfParallelMode("INSERT");
+	if (m->connector == NULL)
+		m->connector = PM_DEFAULT_CONNECTOR;
 	queue = table_open(pm_object(PM_QUEUE), RowExclusiveLock);
 	pm_check_table(PM_QUEUE);
 	ncolumns = pm_column_count(PM_QUEUE);
@@ -434,8 +465,8 @@ pm_enqueue(PmMessage *m)
 
 		admitted.message = m;
 		admitted.ncolumns = ncolumns;
-		admitted.lane = admit(m, m->expires_at != 0);
-		pm_insert_rows(queue, 1, make_queue_row, &admitted);
+		if (admit(m, m->expires_at != 0, &admitted.lane))
+			pm_insert_rows(queue, 1, make_queue_row, &admitted);
 	}
 	table_close(queue, NoLock);
 	if (!plain)
@@ -450,11 +481,13 @@ pm_enqueue(PmMessage *m)
  * Queue a message, now or for later; what postmark_enqueue and the trigger of
  * a signup table share.
  *
- * m:          email, usage_type, code, payload, locale, connector; checked here
+ * m:          email, usage_type, code, payload, locale, connector, dedup_key;
+ *			   checked here
  * send_after: NULL, or when to send it
  * expires_in: NULL for the template's, or how long it is good for
  *
- * Returns the message's id, 0 if it is not queued (in an apply worker).
+ * Returns the message's id, or that of the message that holds its key; 0 if it
+ * is not queued (in an apply worker).
  */
 static int64
 enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
@@ -496,14 +529,16 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 		m->expires_at = default_expiry(from, template, m->code != NULL);
 	warn_if_stuck(connector);
 	lane = PM_LANE(connector->number, template->priority);
-	m->id = pm_next_message_id();
-	pm_deferred_insert(m, lane);
+	if (give_id(m))
+		pm_deferred_insert(m, lane);
 	return m->id;
 }
 
 /*
  * postmark_enqueue(email, usage_type, code, payload, locale, send_after,
- * expires_in, connector) returns bigint
+ * expires_in, connector, dedup_key) returns bigint
+ *
+ * 1.0's has no dedup_key.
  */
 static Datum
 postmark_enqueue_hidden(PG_FUNCTION_ARGS)
@@ -521,6 +556,8 @@ postmark_enqueue_hidden(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(5))
 		send_after = PG_GETARG_TIMESTAMPTZ(5);
 	m.connector = pm_text_arg(fcinfo, 7);
+	if (PG_NARGS() > 8)
+		m.dedup_key = pm_text_arg(fcinfo, 8);
 
 	id = enqueue(&m, PG_ARGISNULL(5) ? NULL : &send_after,
 				 PG_ARGISNULL(6) ? NULL : PG_GETARG_INTERVAL_P(6));
@@ -530,7 +567,7 @@ postmark_enqueue_hidden(PG_FUNCTION_ARGS)
 /*
  * Trigger for a signup table: EXECUTE FUNCTION postmark_enqueue_trigger(email
  * column, usage type [, code column] [, name=value ...]) with the names code,
- * payload, locale (columns), connector, expires_in (values).
+ * payload, locale, dedup_key (columns), connector, expires_in (values).
  */
 static Datum
 postmark_enqueue_trigger_hidden(PG_FUNCTION_ARGS)
@@ -544,6 +581,7 @@ postmark_enqueue_trigger_hidden(PG_FUNCTION_ARGS)
 		{"code", PM_TRIGGER_COLUMN, &m.code},
 		{"payload", PM_TRIGGER_PAYLOAD, &m.payload},
 		{"locale", PM_TRIGGER_COLUMN, &m.locale},
+		{"dedup_key", PM_TRIGGER_COLUMN, &m.dedup_key},
 		{"connector", PM_TRIGGER_VALUE, &m.connector},
 		{"expires_in", PM_TRIGGER_VALUE, &expires_in_text}
 	};

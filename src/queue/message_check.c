@@ -50,6 +50,32 @@ check_short_text(const char *text, const char *name)
 				 errhidestmt(true)));
 }
 
+/*
+ * An empty one is refused: it would be the key of all messages for which the
+ * application forgot to make one.
+ */
+static void
+check_dedup_key(const char *key)
+{
+	const char *problem = NULL;
+
+	if (key == NULL)
+		return;
+	if (key[0] == '\0')
+		problem = "It is empty.";
+	else if (strlen(key) > PM_DEDUP_KEY_MAX)
+		problem = psprintf("It has more than %d bytes.", PM_DEDUP_KEY_MAX);
+	else if (pm_has_control(key))
+		problem = "It has a control character in it.";
+	if (problem)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("invalid %s", "dedup_key"),
+				 errdetail_internal("%s", problem),
+				 errhint("Give a text that names what the message is sent for, such as the id of a request, or NULL for none."),
+				 errhidestmt(true)));
+}
+
 /* Bytes of a JSON string as it is written, see escape_json */
 static Size
 string_size(const char *text, int len)
@@ -176,9 +202,9 @@ check_encoding(const PmMessage *m)
 /*
  * Check a message.
  *
- * m: email and usage_type, which are required; code, payload and locale.  A
- *	  payload that is JSON's null, and an empty locale, become none: they are
- *	  what many drivers and mappers write for nothing.
+ * m: email and usage_type, which are required; code, payload, locale and
+ *	  dedup_key.  A payload that is JSON's null, and an empty locale, become
+ *	  none: they are what many drivers and mappers write for nothing.
  *
  * Raises PM003 with what is wrong, never with the text that is.
  */
@@ -223,6 +249,7 @@ pm_check_message(PmMessage *m)
 	check_short_text(m->usage_type, "usage type");
 	check_short_text(m->code, "code");
 	check_short_text(m->locale, "locale");
+	check_dedup_key(m->dedup_key);
 	if (m->payload && !JB_ROOT_IS_OBJECT(m->payload))
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),

@@ -15,6 +15,9 @@
 /* Bytes; code, usage type and locale are short texts */
 #define PM_SHORT_TEXT_MAX	64
 
+/* Longest key of a message, bytes */
+#define PM_DEDUP_KEY_MAX	255
+
 /* Bytes of a payload as it is sent */
 #define PM_PAYLOAD_MAX		(256 * 1024)
 

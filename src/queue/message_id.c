@@ -150,6 +150,13 @@ pm_session_message_id(void)
 	return session_id;
 }
 
+/* The session queued a message that was there already. */
+void
+pm_set_session_message_id(int64 id)
+{
+	session_id = id;
+}
+
 /*
  * An id for a message, which no other one has.  May read settings anew, as
  * pm_connectors does.

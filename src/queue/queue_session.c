@@ -29,6 +29,7 @@
 #include "base/catalog.h"
 #include "base/owner.h"
 #include "queue/batch.h"
+#include "queue/dedup.h"
 #include "queue/queue.h"
 #include "queue/queue_session.h"
 #include "settings/config_store.h"
@@ -41,10 +42,10 @@
 
 static PmStatement insert_queue = {
 	"INSERT INTO @.postmark_queue (email, usage_type, code, payload, locale,"
-	" connector, expires_at, no_track, queued_by)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
-	9, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
-	BOOLOID, OIDOID},
+	" connector, expires_at, no_track, queued_by, dedup_key)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
+	10, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
+	BOOLOID, OIDOID, TEXTOID},
 	"INSERT INTO @.postmark_queue (email, usage_type, code, payload, locale,"
 	" connector, expires_at, no_track)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id"
@@ -161,16 +162,17 @@ lanes(int number)
 
 /*
  * Insert a message into the hot table, whose row trigger completes it, in the
- * name of queued_by.  expires_at 0 stands for the default.  Returns its id.
+ * name of queued_by.  expires_at 0 stands for the default.  Returns its id, or
+ * that of the message that holds its key.
  */
 int64
 pm_queue_insert(const PmMessage *m)
 {
 	PmOwnerScope scope;
-	Datum		values[9];
-	char		nulls[10] = "         ";
+	Datum		values[10];
+	char		nulls[11] = "          ";
 	bool		isnull;
-	int64		id;
+	int64		id = 0;
 
 	pm_connect_owner(&scope);
 	PM_NULLABLE_TEXT(values, nulls, 0, m->email);
@@ -184,17 +186,21 @@ pm_queue_insert(const PmMessage *m)
 				TimestampTzGetDatum(m->expires_at));
 	PM_NULLABLE(values, nulls, 7, !m->no_track, BoolGetDatum(true));
 	values[8] = ObjectIdGetDatum(m->queued_by);
+	PM_NULLABLE_TEXT(values, nulls, 9, m->dedup_key);
 	pm_execute(&insert_queue, values, nulls, 0);
 
-	if (SPI_processed != 1)
+	if (SPI_processed == 1)
+		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										 SPI_tuptable->tupdesc, 1, &isnull));
+	else if (m->dedup_key)
+		id = pm_dedup_holder(m);
+	if (id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				 errmsg("message was not queued"),
 				 errdetail("A trigger or rule that was added to postmark_queue kept the row out."),
 				 errhint("Drop it, or let it raise an error that says why."),
 				 errhidestmt(true)));
-	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-									 SPI_tuptable->tupdesc, 1, &isnull));
 	pm_disconnect_owner(&scope);
 	return id;
 }
@@ -414,6 +420,7 @@ pm_message_requeue(int64 id)
 	connector = pm_connector(m.connector, false);
 	template = pm_require_template(connector, m.usage_type, m.locale);
 	begin_anew(&m);
+	pm_dedup_extend(m.id, m.expires_at);
 	insert_into_deferred(&m, PM_LANE(connector->number, template->priority));
 	pm_disconnect_owner(&scope);
 	return true;

@@ -143,6 +143,11 @@ static PmStatement delete_progress = {
 	1, {TEXTOID}
 };
 
+static PmStatement delete_dedup_keys = {
+	"DELETE FROM @.postmark_dedup_keys WHERE connector" PM_EQ "$1",
+	1, {TEXTOID}
+};
+
 static PmStatement set_paused = {
 	"UPDATE @.postmark_settings"
 	" SET paused_at = pg_catalog.clock_timestamp(), pause_reason = $2"
@@ -582,6 +587,7 @@ postmark_remove(PG_FUNCTION_ARGS)
 		pm_execute_now(&delete_suppressed, values, false);
 		pm_execute_now(&delete_inquiries, values, false);
 		pm_execute_now(&delete_captures, values, false);
+		pm_execute_now(&delete_dedup_keys, values, false);
 	}
 	forget_progress(name);
 	pm_execute_now(&delete_settings, values, false);

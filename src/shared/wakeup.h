@@ -42,7 +42,8 @@ typedef struct PmRanges
 #define PM_WAKE_CATALOG		0x10	/* extensions were made or dropped */
 #define PM_WAKE_RESUME		0x20	/* postmark_resume: "resumed" says of whom */
 #define PM_WAKE_ATTEMPTS	0x40	/* failed attempts are to be stored */
-#define PM_WAKE_CODES		0x80	/* there are codes, which will expire */
+#define PM_WAKE_CODES		0x80	/* there are codes, or keys of messages,
+										 * which will expire */
 #define PM_WAKE_CLOCK		0x200	/* a stored time lies ahead */
 #define PM_WAKE_CAPTURED	0x400	/* a session has kept messages */
 #define PM_WAKE_FEEDBACK	0x100	/* Postmark is to be asked about addresses */

@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * housekeeping.c
- *		What the worker does by the clock: keys that are missing, codes and
- *		captured messages that outlived their use, failed attempts to be stored.
+ *		What the worker does by the clock: keys that are missing, codes, keys of
+ *		messages and captured messages that outlived their use, failed attempts
+ *		to be stored.
  *
  * Each of these knows when it is next needed, to the second, from what it saw
  * the last time and from what was stored since; with nothing to wait for the
@@ -25,6 +26,7 @@
 #include "codes/code_store.h"
 #include "queue/batch.h"
 #include "queue/capture.h"
+#include "queue/dedup.h"
 #include "queue/history.h"
 #include "queue/queue.h"
 #include "settings/code_key.h"
@@ -52,8 +54,8 @@
 
 static PmMoment keys_at;		/* make keys that connectors lack */
 static PmMoment content_at;		/* forget codes of failed messages */
-static PmMoment codes_at;		/* forget expired codes and what belongs to
-								 * them */
+static PmMoment codes_at;		/* forget expired codes, what belongs to
+								 * them, and keys of messages */
 static PmMoment captures_at;	/* forget captured messages that are old */
 static PmMoment attempts_at;	/* store failed attempts */
 static PmMoment attempts_stored_at;
@@ -155,9 +157,13 @@ content_body(void *arg)
 static void
 codes_body(void *arg)
 {
-	TimestampTz next;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = DT_NOEND;
+	bool		more;
 
-	if (pm_codes_cleanup(GetCurrentTimestamp(), STEP_ROWS, &next))
+	more = pm_codes_cleanup(now, STEP_ROWS, &next);
+	more |= pm_dedup_cleanup(now, STEP_ROWS, &next);
+	if (more)
 		codes_at = PM_AT_ONCE;
 	else
 		codes_at = pm_moment_of(next);

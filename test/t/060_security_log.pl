@@ -190,6 +190,26 @@ fails('postmark_enqueue, long code', 'PM003',
 	"SELECT postmark_enqueue('ann\@example.com', 'Register', repeat('$CODE', 9))");
 fails('postmark_enqueue, array', 'PM003',
 	"SELECT postmark_enqueue('ann\@example.com', 'Register', '$CODE', '[\"geheim\"]')");
+fails('postmark_enqueue, a key with a line break',
+	'PM003',
+	"SELECT postmark_enqueue('ann\@example.com', 'Register', dedup_key => E'geheim\\n')"
+);
+fails('postmark_queue, a key that is too long',
+	'PM003',
+	"INSERT INTO postmark_queue (email, usage_type, dedup_key) VALUES ('ann\@example.com', 'Register', repeat('geheim', 50))"
+);
+$node->sql(
+	"ALTER TABLE postmark_dedup_keys ADD CONSTRAINT odd CHECK (dedup_key !~ 'geheim')"
+);
+fails('postmark_enqueue, a key that a constraint refuses',
+	'23514',
+	"SELECT postmark_enqueue('ann\@example.com', 'Register', dedup_key => 'geheim')"
+);
+fails('postmark_queue, a key that a constraint refuses',
+	'23514',
+	"INSERT INTO postmark_queue (email, usage_type, dedup_key) VALUES ('ann\@example.com', 'Register', 'geheim')"
+);
+$node->sql('ALTER TABLE postmark_dedup_keys DROP CONSTRAINT odd');
 fails('postmark_enqueue, usage type', 'PM002',
 	"SELECT postmark_enqueue('ann\@example.com', 'Regster', '$CODE', '$PAYLOAD')");
 fails('postmark_enqueue, expires_in', 'PM003',
@@ -225,6 +245,9 @@ fails('trigger, COPY', 'PM003',
 	"COPY signup (email, code) FROM stdin;\nnobody\t$CODE\n\\.\n");
 is($node->sql('SELECT count(*) FROM postmark_messages'),
 	0, 'none of it was queued');
+$node->sql(
+	"SELECT postmark_enqueue('ann\@example.com', 'Register', dedup_key => 'geheim') FROM generate_series(1, 2)"
+);
 
 #
 # Settings
