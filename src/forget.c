@@ -102,7 +102,7 @@ cancel_unsent(const char *address)
 	for (i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!pm_message_cancel(ids[i]))
+		if (!pm_message_cancel(ids[i], InvalidOid))
 			left++;
 	}
 	pfree(ids);

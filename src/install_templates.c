@@ -17,6 +17,7 @@
 
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -149,7 +150,7 @@ postmark_install_templates(PG_FUNCTION_ARGS)
 	int			i;
 
 	InitMaterializedSRF(fcinfo, 0);
-	connector = pm_connector(name ? name : PM_DEFAULT_CONNECTOR, false);
+	connector = pm_use_connector(name ? name : PM_DEFAULT_CONNECTOR, GetUserId());
 	wanted = collect_wanted(connector, &nwanted);
 	aliases = palloc(sizeof(char *) * (nwanted + 1));
 	found = palloc(sizeof(PmListed *) * (nwanted + 1));

@@ -20,6 +20,7 @@
 
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
@@ -39,6 +40,7 @@
 #include "settings/config_json.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
+#include "settings/connector_roles.h"
 #include "settings/connector_token.h"
 
 #define TEST_USAGE_TYPE "Generic"
@@ -50,16 +52,24 @@ PM_HIDDEN_FUNCTION(postmark_check);
 
 /*
  * The connector to use: the one that is stored, or what a config makes of it.
- * A NULL name means the default one.  PM001 if there is none.
+ * A NULL name means the default one.  PM001 if there is none, and
+ * insufficient_privilege if it is not for the current user.
  */
 static const PmConnector *
 choose_connector(const char *name, Jsonb *config)
 {
+	const PmConnector *stored;
+
 	if (name == NULL)
 		name = PM_DEFAULT_CONNECTOR;
-	if (config)
-		return pm_config_parse(config, name, false);
-	return pm_connector(name, false);
+	if (config == NULL)
+		return pm_use_connector(name, GetUserId());
+
+	/* It goes with the stored one's token, if it has none itself */
+	stored = pm_find_connector(name);
+	if (stored)
+		pm_require_use(stored, GetUserId());
+	return pm_config_parse(config, name, false);
 }
 
 /* Keep a message instead of sending it.  Returns what stands for a MessageID. */

@@ -76,7 +76,7 @@ postmark_unsuppress(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("postmark_unsuppress()");
 	address = pm_folded_address(email);
-	connector = pm_connector(name, false);
+	connector = pm_use_connector(name, GetUserId());
 	known = pm_suppressed(connector, email) != NULL;
 	ask_postmark(connector, email);
 

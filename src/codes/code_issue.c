@@ -16,6 +16,7 @@
 
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "replication/logicalworker.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -53,6 +54,7 @@ typedef struct Request
 	char	   *connector;
 	Jsonb	   *payload;		/* or NULL */
 	char	   *link;			/* pattern; NULL: a code */
+	Oid			role;			/* whose it is to use the connector */
 } Request;
 
 /*
@@ -247,7 +249,7 @@ issue(const Request *request)
 	code.token = request->link != NULL;
 	pm_fold_address(code.address);
 
-	connector = pm_connector(request->connector, false);
+	connector = pm_use_connector(request->connector, request->role);
 	template = pm_require_template(connector, request->usage_type,
 								   message.locale);
 	policy = connector->policy;
@@ -293,7 +295,7 @@ issue(const Request *request)
 		pm_make_code(secret, policy.code_length);
 		message.code = secret;
 	}
-	code.id = pm_enqueue(&message);
+	code.id = pm_enqueue(&message, request->role);
 
 	form = pm_sql_version() == PM_SQL_1_0 ? PM_HMAC_1_0 : PM_HMAC_1_1;
 	if (code.token)
@@ -343,6 +345,7 @@ issue_of_args(FunctionCallInfo fcinfo, bool token)
 	int			n = 0;
 
 	memset(&request, 0, sizeof(request));
+	request.role = GetUserId();
 	request.email = pm_text_arg(fcinfo, n++);
 	request.usage_type = pm_text_arg(fcinfo, n++);
 	if (token)
@@ -404,6 +407,7 @@ postmark_issue_code_trigger_hidden(PG_FUNCTION_ARGS)
 						 "Use EXECUTE FUNCTION postmark_issue_code_trigger('email column', 'usage type').");
 
 	memset(&request, 0, sizeof(request));
+	request.role = pm_trigger_role(trigger);
 	request.email = pm_trigger_column(trigger, row,
 									  trigger->tg_trigger->tgargs[0]);
 	request.usage_type = trigger->tg_trigger->tgargs[1];
@@ -437,7 +441,7 @@ postmark_retry_after(PG_FUNCTION_ARGS)
 	m.usage_type = pm_text_arg(fcinfo, 1);
 	pm_check_message(&m);
 	pm_check_connector_name(connector_name);
-	connector = pm_connector(connector_name, false);
+	connector = pm_use_connector(connector_name, GetUserId());
 	pm_require_usage_type(connector, m.usage_type);
 	limits = send_limits(&connector->policy);
 	pm_fold_address(m.email);

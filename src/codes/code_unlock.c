@@ -139,7 +139,7 @@ postmark_unlock(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("postmark_unlock()");
 	address = pm_folded_address(pm_text_arg(fcinfo, 0));
-	(void) pm_connector(connector, false);
+	(void) pm_use_connector(connector, GetUserId());
 
 	pm_connect_owner(&scope);
 	pm_counters_lock();

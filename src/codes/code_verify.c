@@ -123,7 +123,8 @@ verify_code(const char *address, const char *usage_type, const char *digits,
 {
 	unsigned char key[PM_CODE_KEY] = {0};
 	unsigned char address_name[PM_CODE_HMAC];
-	const PmConnector *connector = pm_connector(connector_name, false);
+	const PmConnector *connector = pm_use_connector(connector_name,
+													GetUserId());
 	PmPolicy	policy = connector->policy;
 	int			connector_number = connector->number;
 	PmCounter  *counters;
@@ -303,7 +304,8 @@ verify_token(const char *token, const char *usage_type,
 	PmCode		code;
 	bool		found;
 
-	pm_require_usage_type(pm_connector(connector_name, false), usage_type);
+	pm_require_usage_type(pm_use_connector(connector_name, GetUserId()),
+						  usage_type);
 	found = pm_code_key(connector_name, false, key) &&
 		find_token(key, token, usage_type, connector_name, &code);
 	if (found)

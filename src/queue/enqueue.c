@@ -238,6 +238,7 @@ give_id(PmMessage *m)
  *			   default one), dedup_key, expires_at and queued_by (InvalidOid:
  *			   whoever runs this); gets id, created_at, connector, expires_at,
  *			   queued_by
+ * role:	   who uses the connector
  * has_expiry: whether it has an expires_at
  * lane:	   becomes its lane
  *
@@ -245,7 +246,7 @@ give_id(PmMessage *m)
  * not to be queued.
  */
 static bool
-admit(PmMessage *m, bool has_expiry, int32 *lane)
+admit(PmMessage *m, Oid role, bool has_expiry, int32 *lane)
 {
 	static bool checked_stuck = false;
 	const PmConnector *connector;
@@ -256,7 +257,7 @@ admit(PmMessage *m, bool has_expiry, int32 *lane)
 	begin_queueing();
 	if (m->connector == NULL)
 		m->connector = PM_DEFAULT_CONNECTOR;
-	connector = pm_connector(m->connector, false);
+	connector = pm_use_connector(m->connector, role);
 	template = pm_require_template(connector, m->usage_type, m->locale);
 
 	if (!OidIsValid(m->queued_by))
@@ -367,7 +368,7 @@ postmark_queue_row_hidden(PG_FUNCTION_ARGS)
 		m.queued_by = DatumGetObjectId(values[COL_QUEUED_BY]);
 	if (COL_DEDUP_KEY < pm_column_count(PM_QUEUE))
 		m.dedup_key = text_or_null(values[COL_DEDUP_KEY], nulls[COL_DEDUP_KEY]);
-	if (!admit(&m, !nulls[COL_EXPIRES_AT], &lane))
+	if (!admit(&m, GetUserId(), !nulls[COL_EXPIRES_AT], &lane))
 		return PointerGetDatum(NULL);
 
 	values[COL_LANE] = Int32GetDatum(lane);
@@ -440,11 +441,12 @@ make_queue_row(void *arg, int i, Datum *values, bool *nulls)
  *
  * m: email, usage_type, code, payload, locale, connector, expires_at (0: the
  *	  template's), no_track, dedup_key; checked here
+ * role: who uses the connector
  *
  * Returns the message's id, or that of the message that holds its key.
  */
 int64
-pm_enqueue(PmMessage *m)
+pm_enqueue(PmMessage *m, Oid role)
 {
 	Relation	queue;
 	int			ncolumns;
@@ -465,12 +467,14 @@ pm_enqueue(PmMessage *m)
 
 		admitted.message = m;
 		admitted.ncolumns = ncolumns;
-		if (admit(m, m->expires_at != 0, &admitted.lane))
+		if (admit(m, role, m->expires_at != 0, &admitted.lane))
 			pm_insert_rows(queue, 1, make_queue_row, &admitted);
 	}
 	table_close(queue, NoLock);
 	if (!plain)
 	{
+		/* The row trigger then sees the owner */
+		(void) pm_use_connector(m->connector, role);
 		m->queued_by = GetUserId();
 		m->id = pm_queue_insert(m);
 	}
@@ -483,6 +487,7 @@ pm_enqueue(PmMessage *m)
  *
  * m:          email, usage_type, code, payload, locale, connector, dedup_key;
  *			   checked here
+ * role:	   who uses the connector
  * send_after: NULL, or when to send it
  * expires_in: NULL for the template's, or how long it is good for
  *
@@ -490,7 +495,8 @@ pm_enqueue(PmMessage *m)
  * is not queued (in an apply worker).
  */
 static int64
-enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
+enqueue(PmMessage *m, Oid role, const TimestampTz *send_after,
+		const Interval *expires_in)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz from = now;
@@ -511,15 +517,15 @@ enqueue(PmMessage *m, const TimestampTz *send_after, const Interval *expires_in)
 		m->expires_at = add_expires_in(from, expires_in);
 
 	if (from == now)
-		return pm_enqueue(m);
+		return pm_enqueue(m, role);
 
 	pm_check_message(m);
 	begin_queueing();
 
 	/* The lock that an INSERT takes, before postmark_remove can come between */
 	LockRelationOid(pm_object(PM_DEFERRED), RowExclusiveLock);
-	connector = pm_connector(m->connector ? m->connector : PM_DEFAULT_CONNECTOR,
-							 false);
+	connector = pm_use_connector(m->connector ? m->connector :
+								 PM_DEFAULT_CONNECTOR, role);
 	template = pm_require_template(connector, m->usage_type, m->locale);
 	m->connector = pstrdup(connector->name);
 	m->queued_by = GetUserId();
@@ -559,7 +565,7 @@ postmark_enqueue_hidden(PG_FUNCTION_ARGS)
 	if (PG_NARGS() > 8)
 		m.dedup_key = pm_text_arg(fcinfo, 8);
 
-	id = enqueue(&m, PG_ARGISNULL(5) ? NULL : &send_after,
+	id = enqueue(&m, GetUserId(), PG_ARGISNULL(5) ? NULL : &send_after,
 				 PG_ARGISNULL(6) ? NULL : PG_GETARG_INTERVAL_P(6));
 	PG_RETURN_INT64(id);
 }
@@ -608,6 +614,6 @@ postmark_enqueue_trigger_hidden(PG_FUNCTION_ARGS)
 														   ObjectIdGetDatum(InvalidOid),
 														   Int32GetDatum(-1)));
 
-	enqueue(&m, NULL, expires_in);
+	enqueue(&m, pm_trigger_role(trigger), NULL, expires_in);
 	return PointerGetDatum(row);
 }

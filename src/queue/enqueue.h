@@ -12,6 +12,6 @@
 
 #include "queue/batch.h"
 
-extern int64 pm_enqueue(PmMessage *message);
+extern int64 pm_enqueue(PmMessage *message, Oid role);
 
 #endif							/* PM_ENQUEUE_H */

@@ -26,6 +26,7 @@
 #include "queue/state.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
+#include "settings/connector_roles.h"
 #include "shared/slots.h"
 #include "shared/wake.h"
 
@@ -46,14 +47,14 @@ PG_FUNCTION_INFO_V1(postmark_flush);
 Datum
 postmark_cancel(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(pm_message_cancel(PG_GETARG_INT64(0)));
+	PG_RETURN_BOOL(pm_message_cancel(PG_GETARG_INT64(0), GetUserId()));
 }
 
 /* postmark_requeue(id) returns boolean */
 Datum
 postmark_requeue(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(pm_message_requeue(PG_GETARG_INT64(0)));
+	PG_RETURN_BOOL(pm_message_requeue(PG_GETARG_INT64(0), GetUserId()));
 }
 
 /* When to give up; error for a negative time-out. */
@@ -126,7 +127,7 @@ postmark_wait(PG_FUNCTION_ARGS)
 		PmSlot	   *slot = hear_worker();
 		bool		own;
 
-		status = pm_message_status(id, &own);
+		status = pm_message_status(id, GetUserId(), &own);
 		if (own)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -177,7 +178,8 @@ postmark_last_id(PG_FUNCTION_ARGS)
 }
 
 /*
- * Whether anything up to "upto" is unfinished.  *stuck becomes the number of a
+ * Whether anything up to "upto" is unfinished, of the connectors that the
+ * current user may use.  *stuck becomes the number of a
  * connector that has such messages and does not flow, 0 if there is none; *slow
  * that of one which flows, but with something wrong.  *state becomes the state of the
  * former, or else of the latter; "changes" is as for pm_slot_answered.
@@ -198,7 +200,8 @@ unfinished(int64 upto, TimestampTz due, uint64 changes, int *stuck,
 		PmSlot	   *slot;
 		bool		answered;
 
-		if (!pm_connector_unfinished(number, upto, due))
+		if (!pm_may_use(pm_connectors(i), GetUserId()) ||
+			!pm_connector_unfinished(number, upto, due))
 			continue;
 		result = true;
 		connector = pm_connector_by_number(number);

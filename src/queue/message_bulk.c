@@ -206,7 +206,7 @@ postmark_cancel_all(PG_FUNCTION_ARGS)
 	PmOwnerScope scope;
 	char	   *name = pm_text_arg(fcinfo, 0);
 	char	   *usage_type = pm_text_arg(fcinfo, 1);
-	int			number = pm_connector(name, false)->number;
+	int			number = pm_use_connector(name, GetUserId())->number;
 	LOCKTAG		tag;
 	int64		count = 0;
 	int			p;
@@ -259,7 +259,7 @@ postmark_requeue_all(PG_FUNCTION_ARGS)
 	uint64		n;
 	uint64		i;
 
-	(void) pm_connector(name, false);
+	(void) pm_use_connector(name, GetUserId());
 	if (!PG_ARGISNULL(1))
 		from = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
 													   TimestampTzGetDatum(now),
@@ -277,7 +277,7 @@ postmark_requeue_all(PG_FUNCTION_ARGS)
 	for (i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (pm_message_requeue(ids[i]))
+		if (pm_message_requeue(ids[i], GetUserId()))
 			count++;
 	}
 	PG_RETURN_INT64(count);

@@ -140,7 +140,7 @@ is_taken(int64 id)
 {
 	bool		own;
 
-	return pm_message_status(id, &own) != NULL;
+	return pm_message_status(id, InvalidOid, &own) != NULL;
 }
 
 /* The id that this session was given last, 0 if it was given none. */

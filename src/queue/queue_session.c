@@ -34,11 +34,15 @@
 #include "queue/queue_session.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
+#include "settings/connector_roles.h"
 #include "shared/stats.h"
 #include "shared/wake.h"
 
 #define CONTENT_COLUMNS \
 	"id, created_at, expires_at, email, usage_type, code, payload, locale, connector, no_track"
+
+/* Not of a connector that others have for themselves, see others() */
+#define NOT_OTHERS(argument) " AND connector" PM_NE "ALL (" argument ")"
 
 static PmStatement insert_queue = {
 	"INSERT INTO @.postmark_queue (email, usage_type, code, payload, locale,"
@@ -52,28 +56,31 @@ static PmStatement insert_queue = {
 };
 #define DELETE_QUEUED(queued_by) \
 	"DELETE FROM @.postmark_queue WHERE lane" PM_EQ "ANY ($1)" \
-	" AND id" PM_EQ "$2 RETURNING " CONTENT_COLUMNS ", created_at, 0, " queued_by
+	" AND id" PM_EQ "$2" NOT_OTHERS("$3") \
+	" RETURNING " CONTENT_COLUMNS ", created_at, 0, " queued_by
 #define DELETE_DEFERRED(queued_by) \
-	"DELETE FROM @.postmark_deferred WHERE id" PM_EQ "$1" \
+	"DELETE FROM @.postmark_deferred WHERE id" PM_EQ "$1" NOT_OTHERS("$2") \
 	" RETURNING " CONTENT_COLUMNS ", due_at, attempts, " queued_by
 #define DELETE_FAILED(queued_by) \
 	"DELETE FROM @.postmark_history WHERE id" PM_EQ "$1" \
 	" AND status" PM_EQ "'failed'" \
-	" AND expires_at" PM_GT "pg_catalog.clock_timestamp()" \
+	" AND expires_at" PM_GT "pg_catalog.clock_timestamp()" NOT_OTHERS("$2") \
 	" RETURNING " CONTENT_COLUMNS ", due_at, attempts, " queued_by
 
 /* 1.0 does not know who queued a message */
 #define NOBODY "NULL::pg_catalog.oid"
 
 static PmStatement delete_queue = {
-	DELETE_QUEUED("queued_by"), 2, {INT4ARRAYOID, INT8OID},
+	DELETE_QUEUED("queued_by"), 3, {INT4ARRAYOID, INT8OID, TEXTARRAYOID},
 	DELETE_QUEUED(NOBODY)
 };
 static PmStatement delete_deferred = {
-	DELETE_DEFERRED("queued_by"), 1, {INT8OID}, DELETE_DEFERRED(NOBODY)
+	DELETE_DEFERRED("queued_by"), 2, {INT8OID, TEXTARRAYOID},
+	DELETE_DEFERRED(NOBODY)
 };
 static PmStatement delete_failed = {
-	DELETE_FAILED("queued_by"), 1, {INT8OID}, DELETE_FAILED(NOBODY)
+	DELETE_FAILED("queued_by"), 2, {INT8OID, TEXTARRAYOID},
+	DELETE_FAILED(NOBODY)
 };
 static PmStatement find_intent = {
 	"SELECT 1 FROM @.postmark_intents WHERE $1" PM_EQ "ANY (ids)",
@@ -92,17 +99,19 @@ static PmStatement insert_cancelled = {
 	" pg_catalog.clock_timestamp())"
 };
 static PmStatement status_history = {
-	"SELECT status, xmin FROM @.postmark_history WHERE id" PM_EQ "$1",
-	1, {INT8OID}
+	"SELECT status, xmin FROM @.postmark_history WHERE id" PM_EQ "$1"
+	NOT_OTHERS("$3"),
+	3, {INT8OID, INT4ARRAYOID, TEXTARRAYOID}
 };
 static PmStatement status_queue = {
 	"SELECT 'queued', xmin FROM @.postmark_queue"
-	" WHERE lane" PM_EQ "ANY ($2) AND id" PM_EQ "$1",
-	2, {INT8OID, INT4ARRAYOID}
+	" WHERE lane" PM_EQ "ANY ($2) AND id" PM_EQ "$1" NOT_OTHERS("$3"),
+	3, {INT8OID, INT4ARRAYOID, TEXTARRAYOID}
 };
 static PmStatement status_deferred = {
-	"SELECT 'deferred', xmin FROM @.postmark_deferred WHERE id" PM_EQ "$1",
-	1, {INT8OID}
+	"SELECT 'deferred', xmin FROM @.postmark_deferred WHERE id" PM_EQ "$1"
+	NOT_OTHERS("$3"),
+	3, {INT8OID, INT4ARRAYOID, TEXTARRAYOID}
 };
 /* Of a message: its status, and who queued it */
 static PmStatement find_own = {
@@ -158,6 +167,26 @@ lanes(int number)
 	}
 	return PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32),
 										   true, TYPALIGN_INT));
+}
+
+/*
+ * The names of the connectors that a role may not use, as a text[]: to it their
+ * messages are none.  InvalidOid: there are no such ones.
+ */
+static Datum
+others(Oid role)
+{
+	const PmConnector *connector;
+	ArrayBuildState *names = initArrayResult(TEXTOID, CurrentMemoryContext,
+											 false);
+	int			i;
+
+	for (i = 0; OidIsValid(role) && (connector = pm_connectors(i)) != NULL; i++)
+		if (!pm_may_use(connector, role))
+			names = accumArrayResult(names,
+									 CStringGetTextDatum(connector->name),
+									 false, TEXTOID, CurrentMemoryContext);
+	return makeArrayResult(names, CurrentMemoryContext);
 }
 
 /*
@@ -275,7 +304,7 @@ count_cancelled(const char *name)
 
 /* Delete an unsent message and note it as cancelled; false if there is none. */
 static bool
-take_out(int64 id)
+take_out(int64 id, Oid role)
 {
 	LOCKTAG		tag;
 	PmMessage	m;
@@ -288,10 +317,12 @@ take_out(int64 id)
 
 	values[0] = lanes(0);
 	values[1] = Int64GetDatum(id);
+	values[2] = others(role);
 	pm_execute(&delete_queue, values, NULL, 0);
 	if (SPI_processed == 0)
 	{
 		values[0] = Int64GetDatum(id);
+		values[1] = values[2];
 		pm_execute(&delete_deferred, values, NULL, 0);
 	}
 	if (SPI_processed == 0)
@@ -324,10 +355,10 @@ take_out(int64 id)
 /*
  * Take a message out of the queue.  True is a promise that holds once the
  * transaction commits: it was unsent, and never will be sent.  False leaves
- * everything as it was.
+ * everything as it was.  For a role that may use its connector, or InvalidOid.
  */
 bool
-pm_message_cancel(int64 id)
+pm_message_cancel(int64 id, Oid role)
 {
 	PmOwnerScope scope;
 	MemoryContext context = CurrentMemoryContext;
@@ -348,7 +379,7 @@ pm_message_cancel(int64 id)
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "could not connect to SPI");
 		pm_note_cancel();
-		done = take_out(id);
+		done = take_out(id, role);
 		SPI_finish();
 	}
 	PG_CATCH();
@@ -394,19 +425,21 @@ begin_anew(PmMessage *m)
 
 /*
  * Put a failed message that has not expired back into the queue, as if it were
- * queued now.  Raises PM001 or PM002 if its connector or template is gone.
+ * queued now.  Raises PM001 or PM002 if its connector or template is gone.  For a
+ * role that may use its connector.
  */
 bool
-pm_message_requeue(int64 id)
+pm_message_requeue(int64 id, Oid role)
 {
 	PmOwnerScope scope;
-	Datum		values[1];
+	Datum		values[2];
 	PmMessage	m;
 	const PmConnector *connector;
 	const PmTemplate *template;
 
 	pm_connect_owner(&scope);
 	values[0] = Int64GetDatum(id);
+	values[1] = others(role);
 	pm_execute(&delete_failed, values, NULL, 0);
 	if (SPI_processed == 0)
 	{
@@ -429,10 +462,10 @@ pm_message_requeue(int64 id)
 /*
  * A message's status as of now: that of the history, "queued" or "deferred",
  * or NULL for an unknown id.  *own becomes whether the current transaction
- * itself queued it.
+ * itself queued it.  For a role that may use its connector, or InvalidOid.
  */
 char *
-pm_message_status(int64 id, bool *own)
+pm_message_status(int64 id, Oid role, bool *own)
 {
 	static PmStatement *const queries[] = {
 		&status_history, &status_queue, &status_deferred
@@ -440,7 +473,7 @@ pm_message_status(int64 id, bool *own)
 	PmOwnerScope scope;
 	MemoryContext context = CurrentMemoryContext;
 	Snapshot	snapshot;
-	Datum		values[2];
+	Datum		values[3];
 	char	   *status = NULL;
 	int			i;
 
@@ -449,6 +482,7 @@ pm_message_status(int64 id, bool *own)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	values[0] = Int64GetDatum(id);
 	values[1] = lanes(0);
+	values[2] = others(role);
 	for (i = 0; i < lengthof(queries) && status == NULL; i++)
 	{
 		HeapTuple	tuple;

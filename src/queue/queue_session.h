@@ -19,9 +19,9 @@ extern int64 pm_queue_insert(const PmMessage *message);
 extern void pm_deferred_insert(const PmMessage *message, int32 lane);
 extern int64 *pm_collect_ids(PmStatement *statement, Datum *values,
 							 uint64 *n);
-extern bool pm_message_cancel(int64 id);
-extern bool pm_message_requeue(int64 id);
-extern char *pm_message_status(int64 id, bool *own);
+extern bool pm_message_cancel(int64 id, Oid role);
+extern bool pm_message_requeue(int64 id, Oid role);
+extern char *pm_message_status(int64 id, Oid role, bool *own);
 extern char *pm_own_message_status(int64 id, Oid role);
 extern bool pm_connector_unfinished(int number, int64 upto, TimestampTz due);
 

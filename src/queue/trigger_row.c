@@ -149,6 +149,16 @@ pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
 		? trigger->tg_newtuple : trigger->tg_trigtuple;
 }
 
+/*
+ * The role that uses a connector where such a trigger is fired: the owner of
+ * the table, who named the connector, not whoever happens to write a row.
+ */
+Oid
+pm_trigger_role(const TriggerData *trigger)
+{
+	return trigger->tg_relation->rd_rel->relowner;
+}
+
 /* The names of arguments, for an error */
 static char *
 names_of(const PmTriggerArg *known, int nknown)

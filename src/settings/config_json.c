@@ -25,6 +25,7 @@
 #include "settings/config_options.h"
 #include "settings/config_templates.h"
 #include "settings/connector.h"
+#include "settings/connector_roles.h"
 #include "settings/token.h"
 #include "settings/webhook_secret.h"
 
@@ -74,6 +75,8 @@ read_config(PmConnector *connector, Jsonb *config, bool token_needed, PmFault *f
 	connector->token = token;
 
 	return pm_read_webhook_secrets(&connector->webhook_secrets, root, f) &&
+		pm_read_roles(connector, root, f) &&
+		pm_check_roles(connector, f) &&
 		pm_read_options(connector, root, f) &&
 		pm_read_templates(connector, root, f);
 }
@@ -117,7 +120,10 @@ check_parts(PmConnector *connector, PmFault *f)
 		return pm_fault(f, NULL, "The connector's number is out of range.");
 	if (!JB_ROOT_IS_OBJECT(connector->options))
 		return pm_fault(f, NULL, "It must be a JSON object.");
-	return pm_check_connector_keys(&connector->options->root, true, f) &&
+
+	/* First, since who may see to the rest depends on it */
+	return pm_read_roles(connector, &connector->options->root, f) &&
+		pm_check_connector_keys(&connector->options->root, true, f) &&
 		pm_read_options(connector, &connector->options->root, f) &&
 		pm_check_stored_templates(connector, f);
 }

@@ -44,7 +44,7 @@ static const char *const connector_keys[] = {
 	"serverToken", "templates", "webhookSecret",
 	"fromEmail", "messageStream", "replyTo", "tag", "trackOpens",
 	"trackLinks", "maxRequestsPerSecond", "notifyChannel",
-	"feedbackInterval", "linkPrefix", "delivery",
+	"feedbackInterval", "linkPrefix", "delivery", "roles",
 	"codeLength", "codeTtl", "codeMaxAttempts", "verifyLimit", "verifyWindow",
 	"sendLimit", "sendWindow", "resendInterval", "recipientPolicy"
 };

@@ -44,6 +44,7 @@
 #include "settings/config_json.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
+#include "settings/connector_roles.h"
 #include "shared/wake.h"
 #include "shared/wakeup.h"
 
@@ -417,6 +418,19 @@ pm_connector(const char *name, bool missing_ok)
 				 errhint("Configure it again with postmark_configure."),
 				 errhidestmt(true)));
 	return last_found;
+}
+
+/*
+ * The stored connector of that name, for a role to use it.  PM001 as
+ * pm_connector, insufficient_privilege if the role may not.
+ */
+const PmConnector *
+pm_use_connector(const char *name, Oid role)
+{
+	const PmConnector *connector = pm_connector(name, false);
+
+	pm_require_use(connector, role);
+	return connector;
 }
 
 /*

@@ -32,6 +32,7 @@
 #include "settings/config_json.h"
 #include "settings/config_store.h"
 #include "settings/connector.h"
+#include "settings/connector_roles.h"
 #include "settings/connector_token.h"
 #include "settings/token.h"
 #include "settings/webhook_secret.h"
@@ -215,17 +216,19 @@ count_now(PmStatement *statement, Datum *values)
 									   SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-/* Number of a connector, also of one that is stored but invalid; or PM001. */
+/*
+ * Number of a connector, also of one that is stored but invalid, for whoever
+ * called us to change it; PM001 if there is none, insufficient_privilege.
+ */
 static int
-require_number(const char *name)
+require_number(const char *name, const PmOwnerScope *scope)
 {
-	const PmConnector *connector;
-	int			i;
+	const PmConnector *connector = pm_find_connector(name);
 
-	for (i = 0; (connector = pm_connectors(i)) != NULL; i++)
-		if (strcmp(connector->name, name) == 0)
-			return connector->number;
-	pm_raise_not_configured(name);
+	if (connector == NULL)
+		pm_raise_not_configured(name);
+	pm_require_use(connector, scope->save_user);
+	return connector->number;
 }
 
 /* ----------
@@ -344,6 +347,7 @@ postmark_configure_hidden(PG_FUNCTION_ARGS)
 {
 	PmOwnerScope scope;
 	PmConnector *connector;
+	const PmConnector *stored;
 	char	   *name;
 
 	name = get_connector_arg(fcinfo, 1);
@@ -352,6 +356,9 @@ postmark_configure_hidden(PG_FUNCTION_ARGS)
 
 	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
+	stored = pm_find_connector(name);
+	if (stored)
+		pm_require_use(stored, scope.save_user);
 	(void) pm_connector_token(connector, connector->captures);
 	store_settings(connector);
 	pm_code_key_make(name);
@@ -374,7 +381,7 @@ Datum
 postmark_config(PG_FUNCTION_ARGS)
 {
 	char	   *name = get_connector_arg(fcinfo, 0);
-	const PmConnector *connector = pm_connector(name, false);
+	const PmConnector *connector = pm_use_connector(name, GetUserId());
 	const char *token = pm_stored_token(name);
 	PmWebhookSecrets secrets;
 
@@ -411,7 +418,7 @@ postmark_set_token_hidden(PG_FUNCTION_ARGS)
 	pm_connect_owner(&scope);
 
 	pm_execute(&lock_settings, NULL, NULL, 0);
-	(void) require_number(name);
+	(void) require_number(name, &scope);
 	store_token(name, token);
 	pm_disconnect_owner(&scope);
 
@@ -452,7 +459,7 @@ postmark_pause(PG_FUNCTION_ARGS)
 
 	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
-	number = require_number(name);
+	number = require_number(name, &scope);
 	paused = pm_connector_by_number(number)->paused;
 
 	values[0] = CStringGetTextDatum(name);
@@ -500,7 +507,7 @@ postmark_resume(PG_FUNCTION_ARGS)
 
 	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
-	number = require_number(name);
+	number = require_number(name, &scope);
 	paused = pm_connector_by_number(number)->paused;
 	values[0] = CStringGetTextDatum(name);
 	if (paused)
@@ -572,7 +579,7 @@ postmark_remove(PG_FUNCTION_ARGS)
 
 	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
-	number = require_number(name);
+	number = require_number(name, &scope);
 	refuse_unsent(name, number);
 	pm_execute(&lock_queue, NULL, NULL, 0);
 	refuse_unsent(name, number);
@@ -673,7 +680,7 @@ postmark_rotate_code_key(PG_FUNCTION_ARGS)
 
 	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
-	(void) require_number(name);
+	(void) require_number(name, &scope);
 	pm_execute(&lock_codes, NULL, NULL, 0);
 	pm_code_key_replace(name);
 	values[0] = CStringGetTextDatum(name);

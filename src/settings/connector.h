@@ -78,7 +78,7 @@ typedef struct PmConnector
 	char	   *name;
 	int			number;			/* 0 if not stored */
 	char	   *invalid;		/* stored, but unusable: why; else NULL.  Then
-								 * only name, number and paused count. */
+								 * only name, number, roles and paused count. */
 	char	   *from_email;		/* as it is sent: a name is quoted if need be */
 	char	   *message_stream;
 	char	   *reply_to;		/* the same; NULL if none */
@@ -94,6 +94,10 @@ typedef struct PmConnector
 	PmRecipientPolicy recipients;
 	int			ntemplates;
 	PmTemplate *templates;
+	bool		bound;			/* to these roles, maybe none; else anybody
+								 * may use it */
+	int			nroles;
+	char	  **roles;
 	bool		paused;
 	Jsonb	   *options;		/* the JSON as given, without serverToken,
 								 * templates and nulls */
