@@ -63,6 +63,7 @@ pm_slots_init(void *place, LWLock *lock, bool found)
 	for (i = 0; i < shared->nslots; i++)
 	{
 		SpinLockInit(&shared->slots[i].mutex);
+		pg_atomic_init_u32(&shared->slots[i].commit_waits, 0);
 		pg_atomic_init_u32(&shared->slots[i].stop, 0);
 		pg_atomic_init_u64(&shared->slots[i].free_ids, 0);
 		ConditionVariableInit(&shared->slots[i].finished);
@@ -112,6 +113,7 @@ pm_take_slot(Oid database)
 		slot->ready = false;
 		slot->exit = PM_EXIT_UNKNOWN;
 		slot->generation++;
+		pg_atomic_write_u32(&slot->commit_waits, 0);
 		pg_atomic_write_u32(&slot->stop, 0);
 		pg_atomic_write_u64(&slot->free_ids, 0);
 		SpinLockAcquire(&slot->mutex);
@@ -337,6 +339,23 @@ pm_health_mended(const char *what)
 	if (strncmp(health->what, what, strlen(what)) == 0)
 		health->failing_since = 0;
 	SpinLockRelease(&our_slot->mutex);
+}
+
+/*
+ * The worker's commit has waited for long for a synchronous standby, or does so
+ * no more: tell the launcher, which can say so meanwhile.  Safe in a signal
+ * handler: a launcher that has just ended costs somebody else a look around.
+ */
+void
+pm_commit_waits(bool waits)
+{
+	PGPROC	   *launcher = shared ? shared->launcher : NULL;
+
+	if (our_slot == NULL)
+		return;
+	pg_atomic_write_u32(&our_slot->commit_waits, waits ? 1 : 0);
+	if (launcher)
+		SetLatch(&launcher->procLatch);
 }
 
 /* How the worker of this database fares; false if there is none. */

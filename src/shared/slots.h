@@ -80,6 +80,7 @@ typedef struct PmSlot
 	uint64		changes;		/* of settings, and resumes, so far */
 	uint64		answered;		/* of these it is known what came of them */
 	PmHealth	health;
+	pg_atomic_uint32 commit_waits;	/* for long, for a synchronous standby */
 	pg_atomic_uint32 stop;		/* the worker is to end */
 	pg_atomic_uint64 free_ids;	/* from it on no id was given to a message; 0:
 								 * not known yet */
@@ -134,6 +135,7 @@ extern void pm_slot_is_ours(PmSlot *slot);
 extern void pm_health_begin(void);
 extern void pm_health_end(const char *what, const char *error);
 extern void pm_health_mended(const char *what);
+extern void pm_commit_waits(bool waits);
 extern bool pm_health(PmHealth *health);
 extern void pm_note_first(Oid database);
 extern bool pm_noted_first(Oid database);

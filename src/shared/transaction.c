@@ -18,8 +18,11 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 
 #include "base/clock.h"
 #include "base/owner.h"
@@ -29,6 +32,9 @@
 /* A repeated error is logged again after, ms, doubling */
 #define LOG_BASE		1000L
 #define LOG_CEILING		3600000L
+
+/* A commit that waits for a standby is trouble after, ms */
+#define COMMIT_WAITS	2000
 
 /* After a failure, try again after, ms, doubling */
 #define FAILED_DELAY	1000L
@@ -110,6 +116,44 @@ pm_log_failure(const char *what, int sqlstate, const char *message)
 	log_interval = Min(log_interval * 2, LOG_CEILING);
 }
 
+/* Of the commit under way, see commit() */
+static TimeoutId commit_timer = MAX_TIMEOUTS;
+
+static void
+commit_waits(void)
+{
+	pm_commit_waits(true);
+}
+
+static void
+stop_commit_timer(void)
+{
+	if (commit_timer == MAX_TIMEOUTS)
+		return;
+	disable_timeout(commit_timer, true);
+	if (get_timeout_indicator(commit_timer, true))
+		pm_commit_waits(false);
+}
+
+/*
+ * Commit.  Where that waits for a synchronous standby this process can do
+ * nothing meanwhile, not even write to the log; so a timer tells who can.
+ */
+static void
+commit(void)
+{
+	if (!SyncRepRequested() || SyncRepStandbyNames[0] == '\0')
+	{
+		CommitTransactionCommand();
+		return;
+	}
+	if (commit_timer == MAX_TIMEOUTS)
+		commit_timer = RegisterTimeout(USER_TIMEOUT, commit_waits);
+	enable_timeout_after(commit_timer, COMMIT_WAITS);
+	CommitTransactionCommand();
+	stop_commit_timer();
+}
+
 /*
  * Run a transaction of the worker's: with SPI, a snapshot, and the rights of
  * the queue's owner in a restricted context.
@@ -141,13 +185,14 @@ pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
 		body(arg);
 		pm_disconnect_owner(&scope);
 		PopActiveSnapshot();
-		CommitTransactionCommand();
+		commit();
 		ok = true;
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error;
 
+		stop_commit_timer();
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		HOLD_INTERRUPTS();

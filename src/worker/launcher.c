@@ -23,6 +23,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -82,7 +83,16 @@ typedef struct Database
 	PmMoment	started_at;
 	PmMoment	start_at;		/* not before */
 	int			failures;
+	bool		waits;			/* it was said that its worker's commit does,
+								 * for a synchronous standby */
+	PmMoment	goes_on_at;		/* say then that it does no more */
 } Database;
+
+/*
+ * That a worker's commits wait no more is said after so long without another
+ * that waits, ms: where a standby is slow it is not said for each.
+ */
+#define GOES_ON_DELAY		5000
 
 static HTAB *databases;
 static bool list_wanted = true;
@@ -283,14 +293,118 @@ start_worker(Database *db, PmMoment now)
 	if (started != !pm_shared()->no_worker_slot)
 	{
 		if (!started)
-			ereport(LOG,
+			ereport(WARNING,
 					(errmsg("postmark_connector could not start a worker: no background worker slot is free"),
-					 errhint("Raise max_worker_processes.")));
+					 errdetail("The connectors of the databases without one are in the state no_worker."),
+					 errhint("Raise max_worker_processes and restart the server.")));
+		else
+			ereport(LOG,
+					(errmsg("postmark_connector starts workers again: a background worker slot is free")));
 		LWLockAcquire(pm_shared()->lock, LW_EXCLUSIVE);
 		pm_shared()->no_worker_slot = !started;
 		LWLockRelease(pm_shared()->lock);
 	}
 	return started;
+}
+
+/* The name of a database, palloc'd in the current memory context. */
+static char *
+database_name(Oid oid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *name;
+
+	StartTransactionCommand();
+	name = get_database_name(oid);
+	name = MemoryContextStrdup(context, name ? name : "?");
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return name;
+}
+
+/*
+ * Whether there is news of a database: its worker's commits wait for a
+ * synchronous standby, or do so no more.  *next becomes no later than when to
+ * look again.
+ */
+static bool
+has_news(Database *db, PmMoment now, PmMoment *next)
+{
+	if (db->slot == NULL)
+		db->waits = false;
+	else if (pg_atomic_read_u32(&db->slot->commit_waits) != 0)
+	{
+		db->goes_on_at = PM_NEVER;
+		return !db->waits;
+	}
+	else if (db->waits)
+	{
+		if (db->goes_on_at == PM_NEVER)
+			db->goes_on_at = pm_later(now, GOES_ON_DELAY);
+		*next = Min(*next, db->goes_on_at);
+		return db->goes_on_at <= now;
+	}
+	return false;
+}
+
+/*
+ * Say so in the log, in place of the worker, which can't while it waits.
+ * Returns when to look again.
+ */
+static PmMoment
+report_waits(PmMoment now)
+{
+	for (;;)
+	{
+		PmMoment	next = PM_NEVER;
+		HASH_SEQ_STATUS seq;
+		Database   *db;
+		char	   *name;
+
+		hash_seq_init(&seq, databases);
+		while ((db = hash_seq_search(&seq)) != NULL &&
+			   !has_news(db, now, &next))
+			;
+		if (db == NULL)
+			return next;
+
+		/* No scan may be open where a transaction ends */
+		hash_seq_term(&seq);
+		db->waits = !db->waits;
+		name = database_name(db->oid);
+		if (db->waits)
+			ereport(WARNING,
+					(errmsg("postmark_connector: the worker of database \"%s\" waits for a synchronous standby",
+							name),
+					 errdetail("No mail of this database is sent until one confirms its commits."),
+					 errhint("Have a synchronous standby connect, or change synchronous_standby_names.")));
+		else
+			ereport(LOG,
+					(errmsg("postmark_connector: the worker of database \"%s\" goes on: its commits are confirmed",
+							name)));
+		pfree(name);
+	}
+}
+
+/* Say in the log that no database has a worker any more, or that they may. */
+static void
+report_enabled(void)
+{
+	static bool enabled = true;
+
+	if (pm_worker_enabled == enabled)
+		return;
+	enabled = pm_worker_enabled;
+	if (enabled)
+		ereport(LOG,
+				(errmsg("postmark_connector: databases have workers again: %s is on",
+						"postmark_connector.worker")));
+	else
+		ereport(LOG,
+				(errmsg("postmark_connector: no database has a worker: %s is off",
+						"postmark_connector.worker"),
+				 errdetail("What is queued stays so, and its connectors are in the state no_worker."),
+				 errhint("Set it to on and reload the configuration.")));
 }
 
 /* See to all databases; returns when to look again, PM_NEVER for never. */
@@ -320,6 +434,8 @@ see_to_databases(void)
 		list_wanted = false;
 		list_databases();
 	}
+	report_enabled();
+	next = report_waits(now);
 
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)

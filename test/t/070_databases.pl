@@ -446,6 +446,10 @@ ok($node->wait_state('running'), 'the state is running');
 $node->stop;
 my $log = slurp_file($node->logfile);
 unlike($log, qr/PANIC|TRAP|was terminated by signal/, 'nothing crashed');
+like(
+	$log,
+	qr/LOG: .*no database has a worker: postmark_connector\.worker is off.*LOG: .*databases have workers again/s,
+	'worker = off, and on, is in the log');
 
 #
 # Too few processes
@@ -475,8 +479,12 @@ is( $poor->sql(
 	'postmark_send works all the same');
 $poor->sql('CREATE DATABASE other');
 $poor->sql('CREATE DATABASE another');
-cmp_ok(scalar(() = slurp_file($poor->logfile) =~ /could not start a worker/g),
-	'<=', 2, 'the log says so once');
+cmp_ok(
+	scalar(
+		() = slurp_file($poor->logfile) =~ /WARNING: .*could not start a worker/g
+	),
+	'<=', 2,
+	'the log says so once');
 $poor->append_conf('postgresql.conf', 'max_worker_processes = 8');
 $poor->restart;
 ok($poor->wait_finished, 'with enough of them all is sent');

@@ -124,6 +124,27 @@ $primary->append_conf('postgresql.conf', 'postmark_connector.worker = on');
 $primary->reload;
 ok($primary->wait_worker, 'also the next one');
 
+# A commit that waits for long: the worker can't say so
+my $log = -s $primary->logfile;
+while_committing(
+	$primary,
+	$standby,
+	sub {
+		ok( $primary->wait_for_log(
+				qr/WARNING: .*the worker of database "postgres" waits for a synchronous standby/,
+				$log),
+			'the log says that the worker waits for a standby');
+	});
+ok( $primary->wait_for_log(
+		qr/LOG: .*the worker of database "postgres" goes on/, $log),
+	'and that it goes on');
+ok($primary->wait_finished, 'as it does');
+is( scalar(
+		() = slurp_file($primary->logfile) =~ /waits for a synchronous standby/g
+	),
+	1,
+	'the log says it once');
+
 # After a promotion, where commits wait until they are applied
 my $other = new_standby('other');
 $primary->wait_for_catchup($_) foreach $standby, $other;
