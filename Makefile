@@ -27,7 +27,7 @@ DATA = $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/postmark_connector--
 TEXTS := $(patsubst $(SOURCE)/%,%.inc,$(sort $(wildcard $(foreach kind,html txt json,$(SOURCE)/templates/*.$(kind)))))
 EXTRA_CLEAN = $(TEXTS)
 
-DOCS := $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/doc/*.md $(SOURCE)/doc/*.svg)))
+DOCS := $(patsubst $(SOURCE)/%,%,$(sort $(wildcard $(SOURCE)/doc/*.md $(SOURCE)/doc/*.svg $(SOURCE)/doc/monitoring/*.yaml)))
 
 # The library tells a server that asks (PostgreSQL 18) which version it is.
 EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(SOURCE)/$(EXTENSION).control)

@@ -54,6 +54,10 @@ choose_postgres()
     PACKAGES_MAILBOX=(chromium chromium-driver python3-selenium)
     # shellcheck disable=SC2034
     PACKAGES_REFEREES=(python3-django-anymail)
+
+    # Who watches servers
+    # shellcheck disable=SC2034
+    SERVICES_MONITORING=(prometheus prometheus-postgres-exporter)
 }
 
 # take_postgres MAJOR
