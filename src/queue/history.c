@@ -209,9 +209,13 @@ count(const PmBatch *batch, const PmMessage **messages, int n)
 	if (n == 0)
 		return;
 	for (i = 0; i < n; i++)
+	{
 		for (m = 0; m < lengthof(metrics); m++)
 			if (strcmp(messages[i]->status, pm_metric_names[metrics[m]]) == 0)
-				counts[m]++;
+				break;
+		if (m < lengthof(metrics))
+			counts[m]++;
+	}
 	for (m = 0; m < lengthof(metrics); m++)
 		pm_stats_note(PM_LANE_CONNECTOR(batch->lane), messages[0]->connector,
 					  metrics[m], counts[m]);
@@ -228,6 +232,7 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 {
 	Finished	finished;
 	int			n = 0;
+	int			inserted = 0;
 	int			i;
 
 	finished.now = now;
@@ -236,7 +241,6 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 		if (batch->messages[i].disposal == PM_FINISH)
 			finished.messages[n++] = &batch->messages[i];
 	notify(batch, finished.messages, n);
-	count(batch, finished.messages, n);
 
 	if (!careful)
 	{
@@ -251,7 +255,10 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 			pm_insert_rows(history, n, make_finished_row, &finished);
 		table_close(history, NoLock);
 		if (plain)
+		{
+			count(batch, finished.messages, n);
 			return;
+		}
 	}
 	for (i = 0; i < n; i++)
 	{
@@ -264,7 +271,10 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 		for (c = 0; c < HISTORY_COLUMNS; c++)
 			nulls[c] = isnull[c] ? 'n' : ' ';
 		pm_execute(&insert_history, values, nulls, 0);
+		if (SPI_processed > 0)
+			finished.messages[inserted++] = finished.messages[i];
 	}
+	count(batch, finished.messages, inserted);
 }
 
 /*

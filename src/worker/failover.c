@@ -333,12 +333,13 @@ settle_page(void *arg)
 			m->error_code = -1;
 			m->last_error = NULL;
 			pm_message_finish(m, "sent", NULL);
-			pm_stats_add(page->channel->stats, PM_COUNT_FOUND_AGAIN, 1);
 			batch->messages[kept++] = *m;
 		}
 		batch->nmessages = kept;
 		if (kept > 0)
 			pm_batch_store(batch, now, true);
+		pm_stats_note(page->channel->number, page->channel->name,
+					  PM_COUNT_FOUND_AGAIN, kept);
 		MemoryContextDelete(batch->context);
 	}
 }
