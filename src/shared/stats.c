@@ -228,18 +228,33 @@ pm_stats_add(PmStats *stats, PmMetric metric, uint64 n)
 		pg_atomic_fetch_add_u64(&stats->count[metric], n);
 }
 
-/* Count how long something took, us.  stats may be NULL. */
+/*
+ * Add how long something took to what is to be counted by pm_stats_times: an
+ * atomic addition for each of many would cost more than all else here.
+ */
 void
-pm_stats_time(PmStats *stats, PmTiming timing, int64 us)
+pm_times_add(PmTimes *times, int64 us)
+{
+	uint64		took = us > 0 ? (uint64) us : 0;
+	int			b = took == 0 ? 0 : pg_leftmost_one_pos64(took) + 1;
+
+	times->bucket[Min(b, PM_BUCKETS - 1)]++;
+	times->total_us += took;
+}
+
+/* Count how long things took.  stats may be NULL. */
+void
+pm_stats_times(PmStats *stats, PmTiming timing, const PmTimes *times)
 {
 	int			b;
 
 	if (stats == NULL)
 		return;
-	us = Max(us, 0);
-	b = us == 0 ? 0 : pg_leftmost_one_pos64((uint64) us) + 1;
-	pg_atomic_fetch_add_u64(&stats->bucket[timing][Min(b, PM_BUCKETS - 1)], 1);
-	pg_atomic_fetch_add_u64(&stats->total_us[timing], (uint64) us);
+	for (b = 0; b < PM_BUCKETS; b++)
+		if (times->bucket[b] > 0)
+			pg_atomic_fetch_add_u64(&stats->bucket[timing][b],
+									times->bucket[b]);
+	pg_atomic_fetch_add_u64(&stats->total_us[timing], times->total_us);
 }
 
 /* The minute that it is, by the common clock, from 1 */

@@ -62,6 +62,13 @@ typedef enum PmTiming
 /* Bucket i counts times of less than 2^i microseconds, the last one the rest. */
 #define PM_BUCKETS 28
 
+/* Times that are to be counted together; all zero at first */
+typedef struct PmTimes
+{
+	uint32		bucket[PM_BUCKETS];
+	uint64		total_us;
+} PmTimes;
+
 /*
  * Of the last minutes, at least so many of them, the times from COMMIT to
  * request are known by themselves.
@@ -105,7 +112,9 @@ extern Size pm_stats_size(void);
 extern void pm_stats_init(void *place, LWLock *lock, bool found);
 extern PmStats *pm_stats_of(int number, const char *name);
 extern void pm_stats_add(PmStats *stats, PmMetric metric, uint64 n);
-extern void pm_stats_time(PmStats *stats, PmTiming timing, int64 us);
+extern void pm_times_add(PmTimes *times, int64 us);
+extern void pm_stats_times(PmStats *stats, PmTiming timing,
+						   const PmTimes *times);
 extern void pm_stats_mark(PmStats *stats);
 extern void pm_stats_note(int number, const char *name, PmMetric metric,
 						  uint64 n);

@@ -327,16 +327,17 @@ count_request(PmJob *job)
 {
 	PmStats    *stats = job->channel->stats;
 	TimestampTz now = GetCurrentTimestamp();
+	PmTimes		waited = {{0}};
 	int			i;
 
 	job->started = pm_moment();
 	pm_stats_add(stats, PM_COUNT_REQUESTS, 1);
-	if (job->batch->deferred)
+	if (stats == NULL || job->batch->deferred)
 		return;
-	pm_stats_mark(stats);
 	for (i = 0; i < job->batch->nmessages; i++)
-		pm_stats_time(stats, PM_COMMIT_TO_REQUEST,
-					  now - job->batch->messages[i].created_at);
+		pm_times_add(&waited, now - job->batch->messages[i].created_at);
+	pm_stats_mark(stats);
+	pm_stats_times(stats, PM_COMMIT_TO_REQUEST, &waited);
 }
 
 /* It has ended: count how. */
@@ -349,6 +350,7 @@ count_answer(PmJob *job, const PmHttpResult *result)
 		PM_COUNT_ANSWERS_5XX
 	};
 	int			class = (int) (result->status / 100) - 2;
+	PmTimes		took = {{0}};
 
 	pm_stats_add(stats, PM_COUNT_BYTES_SENT, result->sent_len);
 	if (result->phase != PM_HTTP_REPLIED)
@@ -359,7 +361,8 @@ count_answer(PmJob *job, const PmHttpResult *result)
 	pm_stats_add(stats, PM_COUNT_BYTES_RECEIVED, result->reply_len);
 	if (class >= 0 && class < lengthof(by_class))
 		pm_stats_add(stats, by_class[class], 1);
-	pm_stats_time(stats, PM_REQUEST_TO_ANSWER, pm_moment() - job->started);
+	pm_times_add(&took, pm_moment() - job->started);
+	pm_stats_times(stats, PM_REQUEST_TO_ANSWER, &took);
 }
 
 /*

@@ -137,11 +137,12 @@ class Bench:
             self.databases.remove(database)
 
     @contextlib.contextmanager
-    def second_cluster(self, **settings):
-        """Another cluster, not started yet, that is gone after the block."""
+    def second_cluster(self, bindir=None, **settings):
+        """Another cluster, not started yet, that is gone after the block; of
+        another installation, if bindir is given."""
         self.clusters += 1
         directory = os.path.join(self.scratch, f'cluster{self.clusters}')
-        cluster = Cluster.create(self.bindir, directory, self.postmark.url, settings)
+        cluster = Cluster.create(bindir or self.bindir, directory, self.postmark.url, settings)
         try:
             yield cluster
         finally:

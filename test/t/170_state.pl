@@ -288,13 +288,13 @@ wait_row('how long messages waited for their request',
 	q(latency_p50 > '0' AND latency_p50 <= latency_p99));
 
 # What is not committed is nobody's state
-my $since = $node->sql(
+my $running_since = $node->sql(
 	"SELECT clock_timestamp() - state_age + interval '10 ms' FROM postmark_status WHERE connector = 'default'"
 );
 $node->sql(
 	'BEGIN; SELECT postmark_pause(); SELECT state FROM postmark_status; ROLLBACK');
 wait_row('a pause that is rolled back was none',
-	"state = 'running' AND clock_timestamp() - state_age <= '$since'");
+	"state = 'running' AND clock_timestamp() - state_age <= '$running_since'");
 
 #
 # The token directory
@@ -323,6 +323,41 @@ foreach my $case (
 append_to_file("$directory/filed", $PostmarkCluster::TOKEN);
 ok($node->wait_finished, 'a token file that comes: the message is sent');
 wait_well('a token file', 'filed');
+
+#
+# postmark_stats outlives the worker, and not the server
+#
+
+sub counted
+{
+	return $node->sql(q(
+SELECT metric, value, since FROM postmark_stats()
+WHERE connector = 'default' AND metric IN ('queued', 'sent', 'failed', 'cancelled', 'retried',
+	'requests', 'answers_2xx', 'answers_4xx', 'bytes_sent', 'commit_to_request_count', 'commit_to_request_sum')
+ORDER BY metric));
+}
+
+my $counted = counted();
+like($counted, qr/^sent\|[1-9]\d{3}\|/m, 'thousands were sent');
+is( $node->sql(q(
+SELECT s.value - (SELECT count(*) FROM postmark_history h WHERE h.connector = s.connector AND h.status = s.metric)
+FROM postmark_stats() s WHERE s.metric IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed') AND s.connector = 'default'
+GROUP BY 1)),
+	0,
+	'as many of each as the history has, whatever befell them');
+my $before = $node->worker_pid;
+$node->sql("SELECT pg_terminate_backend($before)");
+$node->poll_query_until('postgres',
+	"SELECT max(worker_pid) <> $before FROM postmark_status");
+is(counted(), $counted, 'they are the same after a restart of the worker');
+my $since = $node->sql('SELECT clock_timestamp()');
+$node->restart;
+$node->wait_worker;
+is( $node->sql(
+		"SELECT sum(value), bool_and(since > '$since') FROM postmark_stats() WHERE metric IN ('sent', 'queued', 'requests')"
+	),
+	'0|t',
+	'and begin anew, and say since when, after one of the server');
 
 #
 # pg_stat_activity
