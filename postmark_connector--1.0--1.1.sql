@@ -322,6 +322,14 @@ CREATE TABLE @extschema@.postmark_suppressed (
 );
 CREATE INDEX postmark_suppressed_key ON @extschema@.postmark_suppressed (key) WHERE NOT lifted;
 ALTER TABLE @extschema@.postmark_suppressed ALTER address SET STATISTICS 0, ALTER email SET STATISTICS 0;
+CREATE FUNCTION @extschema@.postmark_suppressed_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.postmark_suppressed_changed() IS
+	'tells the worker that a suppression changed';
+CREATE TRIGGER postmark_suppressed_changed
+	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.postmark_suppressed
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.postmark_suppressed_changed();
+ALTER TABLE @extschema@.postmark_suppressed ENABLE ALWAYS TRIGGER postmark_suppressed_changed;
 COMMENT ON TABLE @extschema@.postmark_suppressed IS
 	'addresses that Postmark does not deliver to, and those of which it said so once';
 COMMENT ON COLUMN @extschema@.postmark_suppressed.address IS
@@ -927,7 +935,7 @@ DECLARE
 	added CONSTANT text[] := ARRAY[
 		'postmark_set_node', 'postmark_rotate_code_key', 'postmark_retry_after', 'postmark_install_templates',
 		'postmark_feedback', 'postmark_outcomes', 'postmark_suppressed',
-		'postmark_suppressions', 'postmark_inquiries', 'postmark_feedback_progress', 'postmark_webhook',
+		'postmark_suppressions', 'postmark_inquiries', 'postmark_suppressed_changed', 'postmark_feedback_progress', 'postmark_webhook',
 		'postmark_forgotten', 'postmark_forget', 'postmark_cancel_all', 'postmark_requeue_all',
 		'postmark_stats', 'postmark_stats_reset', 'postmark_unsuppress', 'postmark_unlock', 'postmark_settings_row',
 		'postmark_captures', 'postmark_captured', 'postmark_captured_clear',

@@ -7,6 +7,13 @@
  * its reputation.  Who is suppressed is read from the table whenever something
  * is to be sent, so that what was just committed counts.
  *
+ * For every message of a long queue that would be a descent into an index which
+ * nearly always finds nothing, and that took a quarter of the worker's time.  So
+ * after many of them a Bloom filter is made of the whole table, and only what
+ * the filter does not rule out is looked up.  Whoever changes a row has that
+ * counted in shared memory at COMMIT, by a trigger, and then the filter is no
+ * good any more.
+ *
  * src/feedback/suppression.c
  *
  *-------------------------------------------------------------------------
@@ -16,13 +23,17 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "commands/trigger.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "fmgr.h"
+#include "lib/bloomfilter.h"
 #include "lib/stringinfo.h"
 #include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -35,9 +46,23 @@
 #include "queue/batch.h"
 #include "settings/connector.h"
 #include "settings/recipient_policy.h"
+#include "shared/slots.h"
+#include "shared/wake.h"
+#include "shared/wakeup.h"
 
 /* Postmark's ErrorCode for a recipient that is suppressed */
 #define INACTIVE_RECIPIENT 406
+
+/* Rows that a block of the table has, roughly */
+#define ROWS_PER_BLOCK 70
+
+/*
+ * A filter is made when so many addresses were looked up without a change for
+ * each block of the table, and so many at all; its size in memory, kB.
+ */
+#define LOOKUPS_PER_BLOCK	10
+#define LOOKUPS_MIN			2000
+#define FILTER_MEMORY		16384
 
 /* Columns of postmark_suppressed, counted as the server does */
 enum
@@ -53,6 +78,39 @@ typedef struct Lookup
 	PmMessage  *message;		/* that goes there; pm_suppressed has none */
 	char	   *why;			/* a whole sentence; NULL: may be sent to */
 } Lookup;
+
+/* What the table holds, as far as it has not changed */
+static struct
+{
+	uint64		changes;		/* counted when this was begun */
+	double		lookups;		/* since then */
+	MemoryContext context;		/* of the filter, or NULL */
+	bloom_filter *keys;			/* of all its rows, or NULL */
+}			filter;
+
+PG_FUNCTION_INFO_V1(postmark_suppressed_changed);
+
+/*
+ * postmark_suppressed_changed() RETURNS trigger
+ *		BEFORE ROW trigger of postmark_suppressed: once the transaction commits,
+ *		the table is not as it was.
+ */
+Datum
+postmark_suppressed_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired BEFORE and FOR EACH ROW",
+						"postmark_suppressed_changed")));
+	pm_note(PM_WAKE_SUPPRESSED);
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
+						   ? trigger->tg_newtuple : trigger->tg_trigtuple);
+}
 
 /* The key of an address, as the table's column of that name has it */
 static int64
@@ -121,8 +179,100 @@ take_row(const PmConnector *connector, Lookup *lookups, int n, HeapTuple row,
 	}
 }
 
+static void
+drop_filter(void)
+{
+	if (filter.context)
+		MemoryContextDelete(filter.context);
+	filter.context = NULL;
+	filter.keys = NULL;
+	filter.lookups = 0;
+}
+
 /*
- * Look addresses up.  The index is searched directly, in order, for all of
+ * Make a filter of all rows of the table.  An error leaves none: half of one
+ * would rule out what is there.
+ */
+static void
+make_filter(Relation rel, BlockNumber blocks)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "postmark suppressions",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	bloom_filter *keys = bloom_create((int64) blocks * ROWS_PER_BLOCK,
+									  FILTER_MEMORY, 0);
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	HeapTuple	row;
+
+	MemoryContextSwitchTo(old);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	while ((row = systable_getnext(scan)) != NULL)
+	{
+		bool		isnull;
+		int64		key = DatumGetInt64(heap_getattr(row, COL_KEY,
+													 RelationGetDescr(rel),
+													 &isnull));
+
+		bloom_add_element(keys, (unsigned char *) &key, sizeof(key));
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+
+	MemoryContextSetParent(context, TopMemoryContext);
+	filter.context = context;
+	filter.keys = keys;
+}
+
+/*
+ * Leave only those of n keys that may be in the table, which is open.  Returns
+ * how many.
+ */
+static int
+filter_keys(Relation rel, BlockNumber blocks, Lookup *lookups, int n)
+{
+	uint64		changes;
+	int			left = 0;
+	int			i;
+
+	changes = pm_suppression_changes();
+	if (changes == 0)
+		return n;
+	if (changes != filter.changes)
+	{
+		drop_filter();
+		filter.changes = changes;
+	}
+	if (filter.keys == NULL)
+	{
+		/* A session that sends one by one has no use for it */
+		filter.lookups += n > 1 ? n : 0;
+		if (filter.lookups < Max((double) blocks * LOOKUPS_PER_BLOCK, LOOKUPS_MIN))
+			return n;
+		make_filter(rel, blocks);
+	}
+	for (i = 0; i < n; i++)
+	{
+		if (bloom_lacks_element(filter.keys,
+								(unsigned char *) &lookups[i].key,
+								sizeof(lookups[i].key)))
+			continue;
+		if (left < i)
+		{
+			Lookup		other = lookups[left];
+
+			lookups[left] = lookups[i];
+			lookups[i] = other;
+		}
+		left++;
+	}
+	return left;
+}
+
+/*
+ * Look addresses up, whose order changes.  The index is searched directly, in order, for all of
  * them in one scan: it is done for every message that is sent, and must not
  * depend on statistics.
  */
@@ -137,24 +287,32 @@ look_up(const PmConnector *connector, Lookup *lookups, int n)
 	ScanKeyData scan_key;
 	SysScanDesc scan;
 	HeapTuple	row;
+	BlockNumber blocks;
 	int			i;
 
 	if (n == 0 || pm_sql_version() < PM_SQL_1_1)
 		return;
 	rel = table_open(pm_object(PM_SUPPRESSED_ADDRESSES), AccessShareLock);
 	pm_check_table(PM_SUPPRESSED_ADDRESSES);
-	if (RelationGetNumberOfBlocks(rel) == 0)
+	blocks = RelationGetNumberOfBlocks(rel);
+	if (blocks == 0)
+	{
+		table_close(rel, AccessShareLock);
+		return;
+	}
+
+	initStringInfo(&buf);
+	for (i = 0; i < n; i++)
+		lookups[i].key = key_of(connector, lookups[i].email, &buf);
+	pfree(buf.data);
+	n = filter_keys(rel, blocks, lookups, n);
+	if (n == 0)
 	{
 		table_close(rel, AccessShareLock);
 		return;
 	}
 	index = index_open(pm_object(PM_SUPPRESSED_KEY), AccessShareLock);
 	pm_check_table(PM_SUPPRESSED_KEY);
-
-	initStringInfo(&buf);
-	for (i = 0; i < n; i++)
-		lookups[i].key = key_of(connector, lookups[i].email, &buf);
-	pfree(buf.data);
 	qsort(lookups, n, sizeof(Lookup), compare_keys);
 	keys = palloc(sizeof(Datum) * n);
 	for (i = 0; i < n; i++)
@@ -225,15 +383,17 @@ pm_suppressed_messages(const PmConnector *connector, PmBatch *batch, int first)
 
 /*
  * Note the addresses of those finished messages of a batch that Postmark did
- * not take since their recipient is inactive.  For the worker's transactions.
+ * not take since their recipient is inactive.  Returns whether there were any,
+ * about which Postmark is to be asked then.  For the worker's transactions.
  */
-void
+bool
 pm_suppressions_learn(const PmConnector *connector, const PmBatch *batch)
 {
+	bool		learned = false;
 	int			i;
 
 	if (pm_sql_version() < PM_SQL_1_1)
-		return;
+		return false;
 	for (i = 0; i < batch->nmessages; i++)
 	{
 		const PmMessage *m = &batch->messages[i];
@@ -253,5 +413,7 @@ pm_suppressions_learn(const PmConnector *connector, const PmBatch *batch)
 
 		/* Postmark knows since when, and why */
 		pm_inquiry_put(connector, &event);
+		learned = true;
 	}
+	return learned;
 }

@@ -16,7 +16,7 @@
 extern char *pm_suppressed(const PmConnector *connector, const char *email);
 extern int	pm_suppressed_messages(const PmConnector *connector,
 								   PmBatch *batch, int first);
-extern void pm_suppressions_learn(const PmConnector *connector,
+extern bool pm_suppressions_learn(const PmConnector *connector,
 								  const PmBatch *batch);
 
 #endif							/* PM_SUPPRESSION_H */

@@ -48,7 +48,8 @@ static const struct
 	{PM_SETTINGS, PM_WAKE_SETTINGS},
 	{PM_TEMPLATES, PM_WAKE_SETTINGS},
 	{PM_SECRETS, PM_WAKE_SETTINGS},
-	{PM_INSTANCE, PM_WAKE_SETTINGS | PM_WAKE_CATALOG}
+	{PM_INSTANCE, PM_WAKE_SETTINGS | PM_WAKE_CATALOG},
+	{PM_SUPPRESSED_ADDRESSES, PM_WAKE_SUPPRESSED}
 };
 
 /* Add the prepared transactions that hold a writer's lock on a table. */
@@ -95,8 +96,10 @@ pm_prepared_transactions(void)
 
 	if (pm_extension_present())
 		for (i = 0; i < lengthof(tables); i++)
-			list = add_writers(list, MyDatabaseId, pm_object(tables[i].table),
-							   tables[i].reasons);
+			if (OidIsValid(pm_object(tables[i].table)))
+				list = add_writers(list, MyDatabaseId,
+								   pm_object(tables[i].table),
+								   tables[i].reasons);
 	return list;
 }
 

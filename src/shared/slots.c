@@ -66,6 +66,7 @@ pm_slots_init(void *place, LWLock *lock, bool found)
 		pg_atomic_init_u32(&shared->slots[i].commit_waits, 0);
 		pg_atomic_init_u32(&shared->slots[i].stop, 0);
 		pg_atomic_init_u64(&shared->slots[i].free_ids, 0);
+		pg_atomic_init_u64(&shared->slots[i].suppressions, 0);
 		ConditionVariableInit(&shared->slots[i].finished);
 	}
 }
@@ -149,7 +150,7 @@ can_wait(const PmSlot *slot)
 {
 	int			i;
 
-	if (slot->pending.reasons & ~PM_WAKE_MESSAGES)
+	if (slot->pending.reasons & ~(PM_WAKE_MESSAGES | PM_WAKE_SUPPRESSED))
 		return false;
 	for (i = 0; i < PM_WAKE_LANE_WORDS; i++)
 		if (slot->pending.lanes[i] & ~slot->quiet[i])
@@ -168,6 +169,8 @@ pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup)
 	bool		announce;
 	int			i;
 
+	if (wakeup->reasons & (PM_WAKE_SUPPRESSED | PM_WAKE_RESCAN))
+		pg_atomic_fetch_add_u64(&slot->suppressions, 1);
 	SpinLockAcquire(&slot->mutex);
 	if (slot->pending.reasons == 0)
 		slot->health.woken_at = pm_common_us();
@@ -194,6 +197,18 @@ pm_slot_wake(PmSlot *slot, const PmWakeup *wakeup)
 			SetLatch(&slot->proc->procLatch);
 		LWLockRelease(shared->lock);
 	}
+}
+
+/*
+ * How often this database's suppressions have changed, or may have: the same
+ * number means the same suppressions.  0: nobody counts.
+ */
+uint64
+pm_suppression_changes(void)
+{
+	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
+
+	return slot ? pg_atomic_read_u64(&slot->suppressions) + 1 : 0;
 }
 
 /*

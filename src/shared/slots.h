@@ -84,6 +84,8 @@ typedef struct PmSlot
 	pg_atomic_uint32 stop;		/* the worker is to end */
 	pg_atomic_uint64 free_ids;	/* from it on no id was given to a message; 0:
 								 * not known yet */
+	pg_atomic_uint64 suppressions;	/* counts when suppressions changed, or may
+									 * have */
 	ConditionVariable finished; /* messages were finished, or states changed */
 } PmSlot;
 
@@ -119,6 +121,7 @@ typedef struct PmShared
 	PmSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } PmShared;
 
+extern uint64 pm_suppression_changes(void);
 extern Size pm_slots_size(void);
 extern void pm_slots_init(void *place, LWLock *lock, bool found);
 extern PmShared *pm_shared(void);

@@ -45,6 +45,8 @@ typedef struct PmRanges
 #define PM_WAKE_CODES		0x80	/* there are codes, or keys of messages,
 										 * which will expire */
 #define PM_WAKE_CLOCK		0x200	/* a stored time lies ahead */
+#define PM_WAKE_SUPPRESSED	0x800	/* suppressions changed: counted, but nothing
+									 * to wake anybody for */
 #define PM_WAKE_CAPTURED	0x400	/* a session has kept messages */
 #define PM_WAKE_FEEDBACK	0x100	/* Postmark is to be asked about addresses */
 

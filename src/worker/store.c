@@ -103,8 +103,8 @@ store(PmTurn *turn, PmJob *job, TimestampTz now)
 	else if (!careful && job->channel->connector)
 	{
 		/* No more than a help: without it Postmark refuses the next one, too */
-		pm_suppressions_learn(job->channel->connector, job->batch);
-		job->channel->inquiry.at = PM_AT_ONCE;
+		if (pm_suppressions_learn(job->channel->connector, job->batch))
+			job->channel->inquiry.at = PM_AT_ONCE;
 	}
 }
 

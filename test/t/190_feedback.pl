@@ -101,5 +101,52 @@ is($node->sql('SELECT count(*) FROM postmark_feedback'),
 	$node->sql('SELECT count(*) FROM postmark_history'),
 	'and what became of them, and no other');
 
+#
+# Who is suppressed is known from memory after many messages; what is committed
+# counts all the same
+#
+
+sub fate
+{
+	my ($who) = @_;
+
+	return $node->sql(<<"SQL");
+SELECT postmark_enqueue('$who', 'Register', '493021', connector => 'quiet') AS id \\gset
+SELECT postmark_wait(:id)
+SQL
+}
+
+sub send_many
+{
+	$node->sql(q{INSERT INTO postmark_queue (email, usage_type, code, connector)
+		SELECT format('%s%s@example.com', CASE WHEN i % 10 = 0 THEN 'gone' ELSE 'other' END, i), 'Register', '493021', 'quiet'
+		FROM generate_series(1, 5000) i});
+	$node->sql('SELECT postmark_flush()');
+	return;
+}
+
+my $suppress = q{INSERT INTO postmark_suppressed (connector, message_stream, address, email, reason, since, lifted)
+	SELECT 'quiet', 'outbound', e, e, 'HardBounce', now(), false FROM };
+PostmarkExtra::reload($node, history_retention => '30d');
+$node->sql("$suppress generate_series(1, 300) i, LATERAL (VALUES (format('gone%s\@example.com', i))) AS v (e)");
+send_many();
+is( $node->sql(q{SELECT count(*) FILTER (WHERE status = 'suppressed'), count(*) FILTER (WHERE status = 'sent')
+		FROM postmark_messages WHERE connector = 'quiet' AND email ~ '^(gone|other)'}),
+	'30|4970', 'of many messages those to suppressed addresses are not sent');
+is(fate('gone77@example.com'), 'suppressed', 'nor is another one');
+is(fate('late@example.com'), 'sent', 'to others it is');
+$node->sql("$suppress (VALUES ('late\@example.com'), ('later\@example.com')) AS v (e)");
+is(fate('Late@example.com'), 'suppressed', 'until an address is suppressed');
+$node->sql(q{UPDATE postmark_suppressed SET lifted = true WHERE address ~ '^late@'});
+is(fate('late@example.com'), 'sent', 'or is so no more');
+$node->sql(q{UPDATE postmark_suppressed SET lifted = false WHERE address ~ '^late@'});
+is(fate('late@example.com'), 'suppressed', 'or is so again');
+send_many();
+$node->sql("SET session_replication_role = replica; $suppress (VALUES ('last\@example.com')) AS v (e)");
+is(fate('last@example.com'), 'suppressed', 'whoever writes it');
+is(fate('later@example.com'), 'suppressed', 'and so is what went before');
+$node->sql('TRUNCATE postmark_suppressed');
+is(fate('late@example.com'), 'sent', 'all of them are forgotten at once');
+
 $node->stop;
 done_testing();
