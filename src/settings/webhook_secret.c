@@ -14,8 +14,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "common/sha2.h"
-#include "common/cryptohash.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
@@ -198,37 +196,28 @@ pm_webhook_secrets_masked(const char *name, PmWebhookSecrets *secrets)
 	pm_disconnect_owner(&scope);
 }
 
-static void
-digest(const char *text, uint8 *result)
-{
-	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
-
-	if (ctx == NULL || pg_cryptohash_init(ctx) < 0 ||
-		pg_cryptohash_update(ctx, (const uint8 *) text, strlen(text)) < 0 ||
-		pg_cryptohash_final(ctx, result, PG_SHA256_DIGEST_LENGTH) < 0)
-		elog(ERROR, "could not compute a digest");
-	pg_cryptohash_free(ctx);
-}
-
 /*
  * Whether a secret, or NULL, is one of those stored for a connector's name,
- * which may be none or NULL.  Takes the same time for every wrong one.
+ * which may be none or NULL.  Takes the same time for every wrong one: what is
+ * compared is always as long as the longest.
  */
 bool
 pm_webhook_secret_is(const char *name, const char *secret)
 {
 	PmWebhookSecrets stored;
-	uint8		given[PG_SHA256_DIGEST_LENGTH];
+	char		given[SECRET_MAX + 2] = {0};
 	bool		found = false;
 	int			i;
 
 	read_stored(name ? name : "", &stored);
-	digest(secret ? secret : "", given);
+
+	/* One that is too long keeps a byte that none has */
+	strlcpy(given, secret ? secret : "", sizeof(given));
 	for (i = 0; i < PM_WEBHOOK_SECRETS; i++)
 	{
-		uint8		other[PG_SHA256_DIGEST_LENGTH];
+		char		other[SECRET_MAX + 2] = {0};
 
-		digest(i < stored.n ? stored.secret[i] : "", other);
+		strlcpy(other, i < stored.n ? stored.secret[i] : "", sizeof(other));
 		if (timingsafe_bcmp(given, other, sizeof(given)) == 0 && i < stored.n &&
 			secret != NULL)
 			found = true;
