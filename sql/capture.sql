@@ -19,6 +19,7 @@ SELECT item, ok, detail FROM postmark_check() LIMIT 2;
 --
 -- What is kept is what a template would be filled in with
 --
+SELECT postmark_stats_reset();
 BEGIN;
 SELECT postmark_enqueue('ann@example.com', 'Register', '493021') AS ann \gset
 SELECT postmark_enqueue('ben@example.com', 'SignIn', '123456', '{"code": "other", "shop": "Ärzte \"&\" <co>", "n": 1.50}') AS ben \gset
