@@ -72,6 +72,7 @@ def measure_history(bench):
     database = bench.database('history')
     queue = Queue(bench, database)
     queue.warm()
+    queue.empty()
     fill(database, rows)
     some = database.run(
         'SELECT id, message_id, email, finished_at FROM postmark_history WHERE id IN'
