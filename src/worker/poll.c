@@ -430,7 +430,8 @@ not_answered(PmChannel *channel, const PmHttpResult *result,
 	if (result->retry_after_ms >= 0)
 		delay = Max(delay, pm_retry_after_delay(result->retry_after_ms));
 	poll->at = pm_later(pm_moment(), delay);
-	pm_channel_mask(channel, verdict->text);
+	if (verdict->text)
+		pm_channel_mask(channel, verdict->text);
 	if (poll->failures == 2)
 		ereport(LOG,
 				(errmsg("postmark_connector could not ask Postmark what became of the mail of connector \"%s\"",
@@ -524,7 +525,8 @@ store_body(void *arg)
 	PmMoment	end = pm_moment() + STEP_TIME;
 
 	step->stored = poll->stored;
-	if (!pm_extension_present() || pm_sql_version() < PM_SQL_1_1)
+	step->present = pm_extension_present() && pm_sql_version() >= PM_SQL_1_1;
+	if (!step->present)
 		return;
 
 	/* What a crash takes back is asked again */
@@ -627,6 +629,12 @@ pm_poll_keep(PmChannel *channel, PmMoment now)
 		return;
 	}
 	end = pm_moment();
+	if (!step.present)
+	{
+		begin_anew(poll);
+		poll->at = pm_later(end, LOOK_AGAIN);
+		return;
+	}
 	poll->store_failures = 0;
 	for (; poll->stored < step.stored; poll->stored++)
 		if (poll->events[poll->stored].final)

@@ -176,6 +176,30 @@ is(asked('/bounces'), $asked, 'what is paused does not ask');
 $node->sql('SELECT postmark_resume()');
 ok(wait_asked(), 'it does so when it is resumed');
 
+# One that captures sends nothing that could bounce; one that is removed is forgotten
+$node->configure(connector => 'other', config => { delivery => 'capture', feedbackInterval => 60 });
+$node->configure(connector => 'third', config => { feedbackInterval => 60 });
+ok( $node->poll_query_until('postgres', q{SELECT suppressions_until > now() - interval '1 min'
+		FROM postmark_feedback_progress WHERE connector = 'third'}),
+	'each connector asks for itself');
+is($node->sql(q{SELECT count(*) FROM postmark_feedback_progress WHERE connector = 'other'}),
+	0, 'one that captures does not');
+$node->sql(q{SELECT postmark_remove('third')});
+is($node->sql(q{SELECT count(*) FROM postmark_feedback_progress WHERE connector = 'third'}),
+	0, 'what was asked goes with the connector');
+
+#
+# More than a search shows: a shorter time is asked about
+#
+
+my ($number) = map { $_->{number} } ($sandbox->requests)[-1];
+$sandbox->rule(path => '/bounces', times => 3, action => { status => 200, body => { TotalCount => 20000, Bounces => [] } });
+ok(ask_again('never'), 'it asks for all anew');
+my @until = map { $_->{query} =~ /todate=([^&]*)/ } $sandbox->requests(path => '/bounces', since => $number);
+is_deeply([ @until[ 0 .. 3 ] ], [ reverse sort @until[ 0 .. 3 ] ], 'about half of the time each time');
+is(scalar(grep { $until[$_] eq $until[ $_ - 1 ] } 1 .. 3), 0, 'as long as there is too much');
+is($until[-1], $until[0], 'and then about the rest');
+
 #
 # Pages, and one that fails
 #
