@@ -167,3 +167,24 @@ SELECT * FROM test.queued();
 -- one row too many spoils the whole statement
 SELECT * FROM test.attempt($$INSERT INTO test.signup (email, code) VALUES ('ann@example.com', '493021'), ('ben', '493021')$$);
 SELECT * FROM test.queued();
+
+--
+-- The owner of a sign-up table is no superuser: what is to be granted is said
+--
+CREATE ROLE "regress postmark owner";
+CREATE TABLE test.owned (email text);
+ALTER TABLE test.owned OWNER TO "regress postmark owner";
+GRANT USAGE ON SCHEMA test TO "regress postmark owner";
+SET ROLE "regress postmark owner";
+SELECT * FROM test.attempt($$CREATE TRIGGER mail AFTER INSERT ON test.owned FOR EACH ROW EXECUTE FUNCTION public.postmark_enqueue_trigger('email', 'Register')$$);
+-- not of what has nothing to do with it
+SELECT * FROM test.attempt($$CREATE TRIGGER mail AFTER INSERT ON test.owned FOR EACH ROW EXECUTE FUNCTION public.postmark_not_replicated()$$);
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION postmark_enqueue_trigger TO "regress postmark owner";
+SET ROLE "regress postmark owner";
+CREATE TRIGGER mail AFTER INSERT ON test.owned FOR EACH ROW EXECUTE FUNCTION public.postmark_enqueue_trigger('email', 'Register');
+RESET ROLE;
+DROP TABLE test.owned;
+REVOKE ALL ON FUNCTION postmark_enqueue_trigger FROM "regress postmark owner";
+REVOKE ALL ON SCHEMA test FROM "regress postmark owner";
+DROP ROLE "regress postmark owner";

@@ -18,6 +18,7 @@
 
 #include "base/compat.h"
 #include "codes/attempts.h"
+#include "queue/trigger_grant.h"
 #include "settings/guc.h"
 #include "shared/shmem.h"
 #include "shared/slots.h"
@@ -51,5 +52,6 @@ _PG_init(void)
 		return;
 	pm_shmem_install_hooks(shared_parts, lengthof(shared_parts));
 	pm_install_database_hooks();
+	pm_install_trigger_hook();
 	pm_register_launcher();
 }

@@ -130,6 +130,9 @@ check_authority(char *authority, bool *loopback)
 	return true;
 }
 
+static const char plain_http[] =
+	"Plain http is allowed to localhost or a literal loopback address only.";
+
 /*
  * What is wrong with a URL that is to be https, or http to this machine, and no
  * more than scheme, host, port and path; NULL if nothing.  A whole sentence.
@@ -172,7 +175,7 @@ pm_url_problem(const char *url)
 	if (!check_authority(authority, &loopback))
 		return "The URL has no valid host and port.";
 	if (!secure && !loopback)
-		return "Plain http is allowed to localhost or a literal loopback address only.";
+		return plain_http;
 
 	return NULL;
 }
@@ -230,7 +233,11 @@ refuse_unseen(const char *name, const char *problem)
 static bool
 check_api_url(char **newval, void **extra, GucSource source)
 {
-	return refuse_unseen("api_url", pm_url_problem(*newval));
+	const char *problem = pm_url_problem(*newval);
+
+	if (problem == plain_http)
+		GUC_check_errhint("A server in a container of its own can share the database's network, so that it is 127.0.0.1, or speak https with a certificate that postmark_connector.ca_file trusts.");
+	return refuse_unseen("api_url", problem);
 }
 
 static bool

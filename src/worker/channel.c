@@ -817,8 +817,11 @@ pm_channel_tick(PmChannel *channel, PmMoment now)
 
 	if (pm_channel_captures(channel))
 	{
-		channel->state = PM_OPEN;
-		pm_channel_succeeded(channel);
+		if (channel->state != PM_OPEN || channel->trial || channel->trouble)
+		{
+			channel->state = PM_OPEN;
+			pm_channel_succeeded(channel);
+		}
 		return;
 	}
 	if ((!backed_off && channel->state != PM_NO_TOKEN) ||
