@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
 #include "utils/timestamp.h"
 
 #include "base/args.h"
@@ -144,12 +145,68 @@ make_link(const char *pattern, const char *token)
 	return link.data;
 }
 
-/* The payload with the member "link" set. */
-static Jsonb *
-add_link(Jsonb *payload, const char *link)
+/* A member of a template's model, and from how many seconds on it is said */
+typedef struct ExpiryUnit
 {
-	JsonbInState state = {0};
+	const char *name;
+	int			seconds;
+} ExpiryUnit;
+
+/* The largest first.  None says "1 minutes". */
+static const ExpiryUnit expiry_units[] = {
+	{"expiresInDays", SECS_PER_DAY},
+	{"expiresInHours", SECS_PER_HOUR},
+	{"expiresInMinutes", SECS_PER_MINUTE}
+};
+
+static bool
+has_member(Jsonb *payload, const char *name)
+{
+	JsonbValue	value;
+
+	return payload &&
+		getKeyJsonValueFromContainer(&payload->root, name, strlen(name),
+									 &value) != NULL;
+}
+
+/* How long something good for ttl seconds is said to be; NULL: nothing is. */
+static const ExpiryUnit *
+choose_unit(Jsonb *payload, int ttl)
+{
+	const ExpiryUnit *unit = NULL;
+	int			i;
+
+	for (i = 0; i < lengthof(expiry_units); i++)
+	{
+		if (has_member(payload, expiry_units[i].name))
+			return NULL;		/* the caller knows better */
+		if (unit == NULL && ttl >= 2 * expiry_units[i].seconds)
+			unit = &expiry_units[i];
+	}
+	return unit;
+}
+
+static void
+push_member(JsonbInState *state, const char *name, JsonbValue *value)
+{
 	JsonbValue	key;
+
+	key.type = jbvString;
+	key.val.string.val = unconstify(char *, name);
+	key.val.string.len = strlen(name);
+	pushJsonbValue(state, WJB_KEY, &key);
+	pushJsonbValue(state, WJB_VALUE, value);
+}
+
+/*
+ * What the template is filled from: the payload, the link unless that is NULL,
+ * and how long it is good.
+ */
+static Jsonb *
+make_model(Jsonb *payload, const char *link, int ttl)
+{
+	const ExpiryUnit *unit = choose_unit(payload, ttl);
+	JsonbInState state = {0};
 	JsonbValue	value;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
@@ -162,14 +219,19 @@ add_link(Jsonb *payload, const char *link)
 		while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
 			pushJsonbValue(&state, token, &value);
 	}
-	key.type = jbvString;
-	key.val.string.val = "link";
-	key.val.string.len = strlen("link");
-	pushJsonbValue(&state, WJB_KEY, &key);
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, link);
-	value.val.string.len = strlen(link);
-	pushJsonbValue(&state, WJB_VALUE, &value);
+	if (link)
+	{
+		value.type = jbvString;
+		value.val.string.val = unconstify(char *, link);
+		value.val.string.len = strlen(link);
+		push_member(&state, "link", &value);
+	}
+	if (unit)
+	{
+		value.type = jbvNumeric;
+		value.val.numeric = int64_to_numeric(ttl / unit->seconds);
+		push_member(&state, unit->name, &value);
+	}
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(state.result);
 }
@@ -286,14 +348,15 @@ issue(const Request *request)
 	if (code.token)
 	{
 		pm_make_token(secret);
-		message.payload = add_link(message.payload,
-								   make_link(request->link, secret));
+		message.payload = make_model(message.payload,
+									 make_link(request->link, secret), ttl);
 		message.no_track = true;
 	}
 	else
 	{
 		pm_make_code(secret, policy.code_length);
 		message.code = secret;
+		message.payload = make_model(message.payload, NULL, ttl);
 	}
 	code.id = pm_enqueue(&message, request->role);
 

@@ -228,6 +228,48 @@ is( $moved->{TextBody} =~ s/\s+$//r,
 	'and has neither code nor link');
 
 #
+# How long a code or a link is good, which the extension knows
+#
+
+sub says_of
+{
+	my ($to, $call) = @_;
+	$node->sql("SELECT $call");
+	$node->sql('SELECT postmark_flush()');
+	my ($mail) = $sandbox->messages(recipient => $to);
+	return join ' ', $mail->{TextBody} =~ /^It is good for (.*)\.$/mg;
+}
+
+is(says_of('ten@example.com', q{postmark_issue_code('ten@example.com', 'Register')}),
+	'10 minutes', 'the mail says how long a code is good');
+is( says_of(
+		'own@example.com',
+		q{postmark_issue_code('own@example.com', 'Register', '{"expiresInHours": 9}')}),
+	'9 hours',
+	'but what the payload says');
+foreach my $case ([ 120, '2 minutes' ], [ 119, '' ], [ 3600, '60 minutes' ])
+{
+	my ($ttl, $expected) = @$case;
+	$node->sql(qq{SELECT postmark_configure(postmark_config() || '{"codeTtl": $ttl}')});
+	is(says_of("ttl$ttl\@example.com", qq{postmark_issue_code('ttl$ttl\@example.com', 'Register', '{"name": "Ann"}')}),
+		$expected, "good for $ttl s");
+}
+foreach my $case ([ 7200, '2 hours' ], [ 172799, '47 hours' ], [ 259200, '3 days' ])
+{
+	my ($ttl, $expected) = @$case;
+	$node->sql(qq{SELECT postmark_configure(jsonb_set(postmark_config(), '{templates,1,expiresIn}', '$ttl'))});
+	is( says_of("link$ttl\@example.com",
+			qq{postmark_issue_token('link$ttl\@example.com', 'Register', 'https://shop.example/{token}')}),
+		$expected,
+		"a link is good for $ttl s");
+}
+$node->configure(
+	templates => [
+		map { { usageType => $_, templateAlias => $ALIASES{$_} } }
+		  sort keys %ALIASES
+	]);
+
+#
 # What is there stays
 #
 
