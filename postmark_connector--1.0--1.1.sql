@@ -532,6 +532,7 @@ CREATE FUNCTION @extschema@.postmark_state(connector text,
 COMMENT ON FUNCTION @extschema@.postmark_state(text) IS
 	'the state of a connector, as postmark_status shows it; NULL: of a database that has no connector';
 
+-- Left joins, so that who asks for the state alone does not count messages.
 CREATE OR REPLACE VIEW @extschema@.postmark_status AS
 SELECT s.connector, st.state, st.detail, st.hint,
 	q.n - coalesce(f.hot, 0) AS queued,
@@ -562,33 +563,33 @@ FROM (SELECT) AS database
 	LEFT JOIN @extschema@.postmark_settings s ON true
 	CROSS JOIN LATERAL @extschema@.postmark_state(s.connector) st
 	LEFT JOIN @extschema@.postmark_trouble t ON t.connector = s.connector
-	CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n, pg_catalog.min(created_at) AS oldest
+	LEFT JOIN LATERAL (SELECT pg_catalog.count(*) AS n, pg_catalog.min(created_at) AS oldest
 		FROM @extschema@.postmark_queue
-		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) q
-	CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n, pg_catalog.min(created_at) AS oldest,
+		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) q ON true
+	LEFT JOIN LATERAL (SELECT pg_catalog.count(*) AS n, pg_catalog.min(created_at) AS oldest,
 			pg_catalog.min(CASE WHEN last_error IS NULL THEN due_at ELSE created_at END)
 				FILTER (WHERE last_error IS NOT NULL OR due_at < pg_catalog.now()) AS overdue
 		FROM @extschema@.postmark_deferred
-		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) d
-	CROSS JOIN LATERAL (SELECT
+		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) d ON true
+	LEFT JOIN LATERAL (SELECT
 			pg_catalog.sum(pg_catalog.cardinality(ids)) FILTER (WHERE NOT deferred) AS hot,
 			pg_catalog.sum(pg_catalog.cardinality(ids)) FILTER (WHERE deferred) AS deferred
 		FROM @extschema@.postmark_intents
-		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) f
-	CROSS JOIN LATERAL (SELECT
+		WHERE lane BETWEEN s.number * 10 AND s.number * 10 + 9) f ON true
+	LEFT JOIN LATERAL (SELECT
 			pg_catalog.count(*) FILTER (WHERE status IN ('sent', 'delivered', 'bounced', 'complained')) AS sent,
 			pg_catalog.count(*) FILTER (WHERE status IN ('failed', 'expired', 'suppressed')) AS failed
 		FROM @extschema@.postmark_history
 		WHERE connector = s.connector
-			AND finished_at > pg_catalog.now() - interval '1 hour') h
-	CROSS JOIN LATERAL (SELECT
+			AND finished_at > pg_catalog.now() - interval '1 hour') h ON true
+	LEFT JOIN LATERAL (SELECT
 			pg_catalog.count(*) FILTER (WHERE f.status = 'delivered') AS delivered,
 			pg_catalog.count(*) FILTER (WHERE f.status = 'bounced') AS bounced,
 			pg_catalog.count(*) FILTER (WHERE f.status = 'complained') AS complained
 		FROM @extschema@.postmark_history m
 			JOIN @extschema@.postmark_outcomes f ON f.id = m.id AND f.created_at = m.created_at
 		WHERE m.connector = s.connector
-			AND m.finished_at > pg_catalog.now() - interval '1 hour') o;
+			AND m.finished_at > pg_catalog.now() - interval '1 hour') o ON true;
 
 -- ----------------------------------------------------------------------
 -- What \df+ says of functions with many arguments, and \d+ of each column

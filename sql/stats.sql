@@ -88,3 +88,15 @@ SELECT * FROM test.counted('third');
 SELECT postmark_stats_reset();
 SELECT count(*) FROM test.counted();
 SELECT count(DISTINCT since), bool_and(since BETWEEN now() - interval '1 minute' AND clock_timestamp()) FROM postmark_stats() WHERE connector = 'default';
+-- who asks for the state does not count messages
+DO $$
+DECLARE
+	line text;
+BEGIN
+	FOR line IN EXPLAIN SELECT connector, state, detail, hint, state_age, worker_pid FROM postmark_status LOOP
+		IF line ~ 'postmark_(history|queue|deferred|feedback)' THEN
+			RAISE WARNING '%', line;
+		END IF;
+	END LOOP;
+END
+$$;
