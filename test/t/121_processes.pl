@@ -83,20 +83,27 @@ is_deeply([ map { ($_->finish)[2] } @drops ],
 # What a database may be like
 #
 
-# An encoding that nothing converts to UTF-8
-my $position = PostmarkExtra::log_position($node);
-$node->sql(
-	"CREATE DATABASE mule ENCODING 'MULE_INTERNAL' LOCALE 'C' TEMPLATE template0");
-$node->prepare_database('mule');
-sends('mule', 'in a MULE_INTERNAL database ASCII is sent');
-is( PostmarkExtra::error_of(
-		$node,
-		"SELECT postmark_enqueue('ann\@t.example', 'Register', '000000', jsonb_build_object('name', convert_from('\\xc3a4', 'LATIN1')))",
-		database => 'mule')->{sqlstate},
-	'PM003',
-	'and anything else refused');
-unlike(PostmarkExtra::log_since($node, $position),
-	qr/exited with exit code/, 'its worker does not fail');
+# An encoding that nothing converts to UTF-8, until PostgreSQL 19
+my $position;
+
+SKIP:
+{
+	skip 'PostgreSQL 19 has no such encoding', 3
+	  if $node->sql("SELECT pg_char_to_encoding('MULE_INTERNAL')") < 0;
+	$position = PostmarkExtra::log_position($node);
+	$node->sql(
+		"CREATE DATABASE mule ENCODING 'MULE_INTERNAL' LOCALE 'C' TEMPLATE template0");
+	$node->prepare_database('mule');
+	sends('mule', 'in a MULE_INTERNAL database ASCII is sent');
+	is( PostmarkExtra::error_of(
+			$node,
+			"SELECT postmark_enqueue('ann\@t.example', 'Register', '000000', jsonb_build_object('name', convert_from('\\xc3a4', 'LATIN1')))",
+			database => 'mule')->{sqlstate},
+		'PM003',
+		'and anything else refused');
+	unlike(PostmarkExtra::log_since($node, $position),
+		qr/exited with exit code/, 'its worker does not fail');
+}
 
 # A schema whose name means something to format()
 $node->sql('CREATE DATABASE percent');
