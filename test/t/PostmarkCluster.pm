@@ -59,6 +59,17 @@ our %ALIASES = (
 	ForgotPassword => 'logto-forgot-password',
 	Generic => 'logto-generic',);
 
+# The first releases of PostgreSQL 16 leave the newline behind a session's result.
+{
+	no warnings 'redefine';
+	my $query = \&PostgreSQL::Test::BackgroundPsql::query;
+	*PostgreSQL::Test::BackgroundPsql::query = sub {
+		my @result = wantarray ? $query->(@_) : scalar($query->(@_));
+		chomp $result[0];
+		return wantarray ? @result : $result[0];
+	};
+}
+
 my $json = JSON::PP->new->canonical->allow_nonref;
 
 =pod
