@@ -6,8 +6,9 @@
 #                            shared_preload_libraries = 'postmark_connector'
 #
 #   make dist                the archive for PGXN, of what is committed
+#   make coverage            which lines the tests execute (SUITES="regress tap")
 #
-# test/check does all but the last by itself, with a server of its own.
+# test/check does all but these two by itself, with a server of its own.
 
 EXTENSION = postmark_connector
 MODULE_big = postmark_connector
@@ -110,3 +111,10 @@ DIST = $(EXTENSION)-$(shell sed -n '0,/"version"/s/.*"version": "\(.*\)".*/\1/p'
 .PHONY: dist
 dist:
 	git -C $(SOURCE) archive --format=zip --prefix=$(DIST)/ HEAD > $(DIST).zip
+
+SUITES = regress isolation tap
+.PHONY: coverage
+coverage:
+	$(SOURCE)/test/coverage --remove
+	for suite in $(SUITES); do $(SOURCE)/test/coverage $$suite; done
+	$(SOURCE)/test/coverage report

@@ -50,11 +50,12 @@ make_tree()
 # Where a compiler builds: test/check builds in build/ of the source tree, so
 # that the next run compiles only what has changed, in a folder for each
 # compiler and version of the server; git ignores it. Others, and who may not
-# write there, build in $WORK.
+# write there, build in $WORK. One with other flags has POSTMARK_TEST_BUILD as
+# its name.
 build_dir()
 {
     if [ -n "${KEEP_BUILDS:-}" ] && [ -w "$ROOT" ]; then
-        say "$ROOT/build/$PG_MAJOR-$1"
+        say "$ROOT/build/$PG_MAJOR-${POSTMARK_TEST_BUILD:-$1}"
     else
         say "$WORK/build-$1"
     fi
