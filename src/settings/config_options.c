@@ -306,13 +306,12 @@ pm_extract_options(Jsonb *config)
 {
 	JsonbIterator *it = JsonbIteratorInit(&config->root);
 	JsonbInState state = {0};
-	JsonbIteratorToken token;
 	JsonbValue	key;
 	JsonbValue	value;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	(void) JsonbIteratorNext(&it, &key, true);
-	while ((token = JsonbIteratorNext(&it, &key, true)) == WJB_KEY)
+	while (JsonbIteratorNext(&it, &key, true) == WJB_KEY)
 	{
 		(void) JsonbIteratorNext(&it, &value, true);
 		if (value.type == jbvNull ||

@@ -165,9 +165,10 @@ next_connector(PmMoment now)
 	if (!pm_run_transaction("look for old messages", look_body, &step,
 							&sqlstate))
 	{
+		PmMoment	again = pm_later(now, pm_failure_delay(look_failures++));
+
 		step.found = false;
-		round_next = Min(round_next,
-						 pm_later(now, pm_failure_delay(look_failures++)));
+		round_next = Min(round_next, again);
 	}
 	else
 		look_failures = 0;
