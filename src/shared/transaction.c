@@ -158,7 +158,7 @@ commit(void)
  * Run a transaction of the worker's: with SPI, a snapshot, and the rights of
  * the queue's owner in a restricted context.
  *
- * what:     what it does, for the log, or NULL to log nothing
+ * what:     what it does, for pg_stat_activity and the log; NULL: to log nothing
  * body:     the work, may raise errors; called with "arg"
  * sqlstate: set to the error's, 0 if there was none
  *
@@ -180,6 +180,8 @@ pm_run_transaction(const char *what, PmTransactionBody body, void *arg,
 
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
+		if (what)
+			pgstat_report_activity(STATE_RUNNING, what);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		pm_connect_owner(&scope);
 		body(arg);

@@ -259,19 +259,16 @@ show_title(void)
 	init_ps_display(title);
 }
 
-/* Say in pg_stat_activity what this worker does, where that has changed. */
+/*
+ * Say in pg_stat_activity what this worker does while it sleeps.  What it does
+ * in its transactions, these say themselves.
+ */
 static void
 report_activity(void)
 {
-	static char shown[256] = "";
-	static bool ever = false;
-	char		text[sizeof(shown)];
+	char		text[256];
 
 	pm_delivery_activity(text, sizeof(text));
-	if (ever && strcmp(text, shown) == 0)
-		return;
-	ever = true;
-	strlcpy(shown, text, sizeof(shown));
 	if (text[0] != '\0')
 		pgstat_report_activity(STATE_RUNNING, text);
 	else

@@ -103,6 +103,10 @@ $node->sql('SET synchronous_commit = local; '
 ok( wait_state_saying('backing_off', 'synchronous standby',
 		'synchronous_standby_names'),
 	'a synchronous standby is missing: the state says so');
+is( $node->sql(q(
+SELECT format('%s, %s: %s', state, query, wait_event) FROM pg_stat_activity WHERE backend_type = 'postmark_connector worker')),
+	'active, store results and claim messages: SyncRep',
+	'and pg_stat_activity what the worker does meanwhile');
 $node->sql(
 	'ALTER SYSTEM RESET synchronous_standby_names');
 $node->reload;
