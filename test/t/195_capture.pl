@@ -75,40 +75,54 @@ $sandbox->clear_rules;
 # In doubt: it may have been sent, so it is not kept, and nobody is asked
 #
 
-deliver('postmark');
-$sandbox->rule(path => '/email*', times => 1, action => { drop => 'after_accept' });
-$sandbox->rule(path => '/messages*', action => { status => 500 });
-$node->enqueue(1, prefix => 'doubt');
-ok( PostmarkCluster::until_true(
-		sub { scalar(grep { $_->{path} =~ /^\/messages/ } $sandbox->requests) }),
-	'a message is in doubt');
-deliver('capture');
-$node->enqueue(1, prefix => 'new');
-ok( $node->poll_query_until(
-		'postgres',
-		"SELECT count(*) = 1 FROM postmark_captured WHERE email = 'new1\@t.example'"
-	),
-	'one that comes then is kept');
+sub doubt
+{
+	my ($prefix, %opts) = @_;
+	my $searches = scalar(() = $sandbox->requests(path => '/messages*'));
+	deliver('postmark');
+	$sandbox->rule(path => '/email*', times => 1, action => { drop => 'after_accept' });
+	$sandbox->rule(path => '/messages*', action => { status => 500 });
+	$node->enqueue(1, prefix => $prefix, %opts);
+	ok( PostmarkCluster::until_true(
+			sub { $searches < scalar(() = $sandbox->requests(path => '/messages*')) }),
+		"a message is in doubt ($prefix)");
+	deliver('capture');
+	$node->enqueue(1, prefix => "behind_$prefix");
+	ok( $node->poll_query_until(
+			'postgres',
+			"SELECT count(*) = 1 FROM postmark_captured WHERE email = 'behind_${prefix}1\@t.example'"
+		),
+		'one that comes then is kept');
+	return;
+}
+
+sub status
+{
+	return $node->sql(
+		"SELECT status FROM postmark_messages WHERE email = '$_[0]1\@t.example'");
+}
+
+doubt('late', expires_in => "interval '8 seconds'");
 my $before = asked();
-$node->restart;
-$node->enqueue(1, prefix => 'restarted');
 ok( $node->poll_query_until(
 		'postgres',
-		"SELECT count(*) = 1 FROM postmark_captured WHERE email = 'restarted1\@t.example'"
+		"SELECT status = 'expired' AND last_error ~ 'may have been sent' FROM postmark_messages WHERE email = 'late1\@t.example'"
 	),
-	'after a restart, too');
+	'what is in doubt is not kept before it expires');
+is(asked(), $before, 'and Postmark is not asked meanwhile');
 is( $node->sql(
-		"SELECT status FROM postmark_messages WHERE email = 'doubt1\@t.example'"),
-	'sending',
-	'what is in doubt remains so');
-is(asked(), $before, 'and Postmark is not asked');
+		"SELECT count(*) FROM postmark_captured WHERE email = 'late1\@t.example'"),
+	'0',
+	'nor is it kept then');
+$sandbox->clear_rules;
+
+doubt('doubt');
+$node->restart;
+is(status('doubt'), 'sending', 'it remains in doubt after a restart');
 $sandbox->clear_rules;
 deliver('postmark');
 ok($node->wait_finished, 'until messages are sent again');
-is( $node->sql(
-		"SELECT status FROM postmark_messages WHERE email = 'doubt1\@t.example'"),
-	'sent',
-	'and it has been found');
+is(status('doubt'), 'sent', 'and it has been found');
 is( $node->sql(
 		"SELECT count(*) FROM postmark_captured WHERE email = 'doubt1\@t.example'"
 	),
