@@ -471,8 +471,7 @@ postmark_issue_code_trigger_hidden(PG_FUNCTION_ARGS)
 
 	memset(&request, 0, sizeof(request));
 	request.role = pm_trigger_role(trigger);
-	request.email = pm_trigger_column(trigger, row,
-									  trigger->tg_trigger->tgargs[0]);
+	request.email = pm_trigger_email(trigger, row);
 	request.usage_type = trigger->tg_trigger->tgargs[1];
 	request.connector = pstrdup(PM_DEFAULT_CONNECTOR);
 	if (request.email == NULL)

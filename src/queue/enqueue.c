@@ -599,7 +599,7 @@ postmark_enqueue_trigger_hidden(PG_FUNCTION_ARGS)
 	args = trigger->tg_trigger->tgargs;
 
 	memset(&m, 0, sizeof(m));
-	m.email = pm_trigger_column(trigger, row, args[0]);
+	m.email = pm_trigger_email(trigger, row);
 	m.usage_type = args[1];
 	if (m.email == NULL)
 		return PointerGetDatum(row);

@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "base/citus.h"
 #include "base/errors.h"
 #include "queue/trigger_row.h"
 
@@ -145,6 +146,7 @@ pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("%s needs at least two arguments", function),
 				 errhint("%s", arguments_hint)));
+	pm_citus_check(trigger);
 	return TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
 		? trigger->tg_newtuple : trigger->tg_trigtuple;
 }
@@ -157,6 +159,18 @@ Oid
 pm_trigger_role(const TriggerData *trigger)
 {
 	return trigger->tg_relation->rd_rel->relowner;
+}
+
+/*
+ * The address of the row: the column that the first argument names.  NULL:
+ * nothing is to be sent, as there is none, or the row is not a new one.
+ */
+char *
+pm_trigger_email(const TriggerData *trigger, HeapTuple row)
+{
+	if (pm_citus_copies(trigger))
+		return NULL;
+	return pm_trigger_column(trigger, row, trigger->tg_trigger->tgargs[0]);
 }
 
 /* The names of arguments, for an error */

@@ -33,6 +33,7 @@ typedef struct PmTriggerArg
 extern HeapTuple pm_trigger_row(FunctionCallInfo fcinfo, const char *function,
 								const char *arguments_hint);
 extern Oid	pm_trigger_role(const TriggerData *trigger);
+extern char *pm_trigger_email(const TriggerData *trigger, HeapTuple row);
 extern char *pm_trigger_column(const TriggerData *trigger, HeapTuple row,
 							   const char *column);
 extern void pm_trigger_args(const TriggerData *trigger, HeapTuple row,

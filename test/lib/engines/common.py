@@ -254,6 +254,12 @@ class Server:
     def value(self, statement, *parameters, database="postgres"):
         return value(self.conninfo(database), statement, *parameters)
 
+    def call(self, function, *arguments, literal=True):
+        """SELECT function(arguments), these as literals or as parameters"""
+        cursor = psycopg.ClientCursor if literal else psycopg.Cursor
+        with psycopg.connect(self.conninfo(), autocommit=True, cursor_factory=cursor) as session:
+            return session.execute(f"SELECT {function}({', '.join(['%s'] * len(arguments))})", arguments).fetchone()[0]
+
     def wait(self, condition, what=None, database="postgres"):
         """Until the statement's value is true"""
         return until(lambda: self.value(condition, database=database), what or f"{self.name}: {condition}")
