@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "feedback/event.h"
 #include "postmark/api_errors.h"
+#include "postmark/http.h"
 #include "queue/queue.h"
 #include "settings/connector.h"
 #include "shared/stats.h"
@@ -30,6 +31,13 @@ typedef enum PmChannelState
 
 /* How soon a new message of a channel that does not flow is looked at, ms */
 #define PM_SWEEP_DELAY 10000
+
+/* The owner of a request: what is to be done when it is finished */
+typedef struct PmAsker
+{
+	void		(*found) (void *arg, PmHttpRequest *request);
+	void	   *arg;
+} PmAsker;
 
 /* A walk over a channel's lanes for what has expired, see sweep.c */
 typedef struct PmSweep
@@ -49,6 +57,7 @@ typedef struct PmInquiry
 	bool		asked;			/* a request is under way, about: */
 	char	   *stream;
 	char	   *address;
+	PmAsker		asker;
 } PmInquiry;
 
 /* An event that Postmark told when it was asked */
@@ -74,6 +83,7 @@ typedef struct PmPoll
 	bool		reload;			/* the settings may be others */
 	PmMoment	at;				/* when to go on */
 	bool		asked;			/* a request is under way */
+	PmAsker		asker;
 	int			failures;		/* in a row, of requests */
 	int			store_failures; /* in a row, of steps */
 
@@ -124,6 +134,7 @@ typedef struct PmChannel
 	bool		trial;			/* one message at a time until one succeeds */
 	bool		good_news;		/* one succeeded since it was closed */
 	bool		probing;		/* a GET /server is under way */
+	PmAsker		asker;			/* of that, or of a page, see below */
 
 	/* Looking for what others may have sent, see failover.c */
 	bool		recent_wanted;	/* ask what was accepted lately first */

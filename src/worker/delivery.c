@@ -175,29 +175,9 @@ collect_requests(void)
 
 	while ((request = pm_http_next_done()) != NULL)
 	{
-		void	   *owner = pm_http_owner(request);
-		PmChannel  *channel = NULL;
-		int			i;
+		const PmAsker *asker = pm_http_owner(request);
 
-		for (i = 0; i < pm_channel_count(); i++)
-		{
-			channel = pm_channel(i);
-			if (owner == channel || owner == &channel->inquiry ||
-				owner == &channel->poll)
-				break;
-		}
-		if (i < pm_channel_count() && owner == &channel->inquiry)
-			pm_inquiry_found(channel, request);
-		else if (i < pm_channel_count() && owner == &channel->poll)
-			pm_poll_found(channel, request);
-		else if (i < pm_channel_count() && channel->recent_asked)
-			pm_failover_found(channel, request);
-		else if (i < pm_channel_count())
-			pm_probe_found(channel, request);
-		else if (((PmJob *) owner)->state == PM_JOB_SENDING)
-			pm_job_sent(owner);
-		else
-			pm_doubt_found(owner);
+		asker->found(asker->arg, request);
 	}
 }
 

@@ -40,6 +40,8 @@
 #include "worker/doubt.h"
 #include "worker/jobs.h"
 
+static void page_came(void *arg, PmHttpRequest *request);
+
 /* Searches that fail are tried again after, ms, doubling */
 #define SEARCH_BASE		1000
 #define SEARCH_CEILING	60000
@@ -246,9 +248,10 @@ pm_doubt_look(PmJob *job, PmMoment now)
 	else
 		pm_format_uuid(&job->batches[job->searched], value);
 	old = MemoryContextSwitchTo(job->context);
+	job->asker = (PmAsker) {page_came, job};
 	job->request = pm_api_start_search(job->channel->connector, token,
 									   by_message(job), value,
-									   job->search_offset, job);
+									   job->search_offset, &job->asker);
 	MemoryContextSwitchTo(old);
 	pfree(token);
 }
@@ -289,9 +292,10 @@ mark_found(PmJob *job, const PmFound *found)
 }
 
 /* A search has ended: take in its page, and ask for the next or settle. */
-void
-pm_doubt_found(PmJob *job)
+static void
+page_came(void *arg, PmHttpRequest *request)
 {
+	PmJob	   *job = arg;
 	PmBatch    *batch = job->batch;
 	MemoryContext scratch = AllocSetContextCreate(job->context, "search",
 												  ALLOCSET_DEFAULT_SIZES);

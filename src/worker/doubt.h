@@ -21,7 +21,6 @@
 extern TimestampTz pm_decide_at(const PmChannel *channel, const PmMessage *m);
 extern void pm_doubt_load(PmIntent *intents, int nintents);
 extern void pm_doubt_look(PmJob *job, PmMoment now);
-extern void pm_doubt_found(PmJob *job);
 extern void pm_doubt_match(PmChannel *channel, const PmFound *found,
 						   int nfound);
 extern void pm_doubt_resume(PmChannel *channel);

@@ -50,6 +50,8 @@
 #include "worker/jobs.h"
 #include "worker/lane.h"
 
+static void page_came(void *arg, PmHttpRequest *request);
+
 /* A search that failed is tried again after, ms, doubling */
 #define SEARCH_BASE		1000
 #define SEARCH_CEILING	60000
@@ -290,9 +292,10 @@ pm_failover_ask(PmChannel *channel, PmMoment now)
 	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	channel->recent_asked = true;
+	channel->asker = (PmAsker) {page_came, channel};
 	(void) pm_api_start_recent(channel->connector, token,
 							   channel->recent_until, channel->recent_offset,
-							   channel);
+							   &channel->asker);
 	MemoryContextSwitchTo(old);
 	pfree(token);
 }
@@ -403,9 +406,10 @@ next_page(PmChannel *channel, const PmFoundPage *page)
 }
 
 /* A page has come, or not; releases the request. */
-void
-pm_failover_found(PmChannel *channel, PmHttpRequest *request)
+static void
+page_came(void *arg, PmHttpRequest *request)
 {
+	PmChannel  *channel = arg;
 	PmHttpResult result;
 	PmVerdict	verdict;
 	PmFoundPage page;

@@ -11,7 +11,6 @@
 #define PM_FAILOVER_H
 
 #include "base/clock.h"
-#include "postmark/http.h"
 #include "worker/channel.h"
 
 extern void pm_failover_timeline(int timeline);
@@ -23,7 +22,6 @@ extern void pm_failover_looked(bool seen);
 extern int64 pm_failover_floor(const PmChannel *channel);
 extern bool pm_failover_withheld(const PmChannel *channel, int64 id);
 extern void pm_failover_ask(PmChannel *channel, PmMoment now);
-extern void pm_failover_found(PmChannel *channel, PmHttpRequest *request);
 extern void pm_failover_decide(PmChannel *channel, PmMoment now);
 extern void pm_failover_end(void);
 

@@ -28,6 +28,8 @@
 #include "worker/channel.h"
 #include "worker/inquiry.h"
 
+static void answer_came(void *arg, PmHttpRequest *request);
+
 /* A question that was not answered is asked again after, ms */
 #define ASK_AGAIN	60000
 
@@ -79,7 +81,7 @@ next_body(void *arg)
 
 /*
  * Ask about a connector's next address, where it is time to.  Returns whether a
- * request is under way now, whose owner is the channel's inquiry.
+ * request is under way now.
  */
 bool
 pm_inquiry_ask(PmChannel *channel, PmMoment now)
@@ -111,11 +113,12 @@ pm_inquiry_ask(PmChannel *channel, PmMoment now)
 	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	inquiry->asked = true;
+	inquiry->asker = (PmAsker) {answer_came, channel};
 	inquiry->stream = pstrdup(question.stream);
 	inquiry->address = pstrdup(question.address);
 	(void) pm_api_start_suppression(channel->connector, token,
 									inquiry->stream, inquiry->address,
-									inquiry);
+									&inquiry->asker);
 	MemoryContextSwitchTo(old);
 	pfree(token);
 	return true;
@@ -132,9 +135,10 @@ answered_body(void *arg)
 }
 
 /* It has been answered, or not; releases the request. */
-void
-pm_inquiry_found(PmChannel *channel, PmHttpRequest *request)
+static void
+answer_came(void *arg, PmHttpRequest *request)
 {
+	PmChannel  *channel = arg;
 	PmInquiry  *inquiry = &channel->inquiry;
 	Question	question = {channel, CurrentMemoryContext, inquiry->stream,
 	inquiry->address, NULL};

@@ -33,6 +33,8 @@
 #include "worker/lane.h"
 #include "worker/share.h"
 
+static void answer_came(void *arg, PmHttpRequest *request);
+
 /*
  * A request begins so soon after its intent was written, ms, or writes it
  * anew: whoever finds the intent after a crash knows when it ended.
@@ -303,8 +305,9 @@ begin_request(PmJob *job, const char *token, int *sqlstate)
 		/* It has grown by doubling */
 		job->body.data = repalloc(job->body.data, job->body.len + 1);
 		job->body.maxlen = job->body.len + 1;
+		job->asker = (PmAsker) {answer_came, job};
 		job->request = pm_api_start_batch(job->channel->connector, token,
-										  &job->body, job);
+										  &job->body, &job->asker);
 	}
 	PG_CATCH();
 	{
@@ -564,9 +567,10 @@ judge_channel(PmJob *job, const PmVerdict *items)
 }
 
 /* The request of a job has ended: find out what it means. */
-void
-pm_job_sent(PmJob *job)
+static void
+answer_came(void *arg, PmHttpRequest *request)
 {
+	PmJob	   *job = arg;
 	PmBatch    *batch = job->batch;
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 	PmHttpResult result;

@@ -38,6 +38,7 @@ typedef struct PmJob
 	PmBatch    *batch;			/* its context is a child of ours */
 	MemoryContext context;
 	PmHttpRequest *request;		/* or NULL */
+	PmAsker		asker;			/* its owner */
 	MemoryContext sending;		/* of the request and "body", or NULL */
 	StringInfoData body;
 	Size		size;			/* of the messages together, roughly */
@@ -86,6 +87,5 @@ extern void pm_job_settle(PmJob *job);
 extern bool pm_in_flight(int64 id);
 extern dlist_head *pm_jobs(void);
 extern bool pm_job_start(PmJob *job);
-extern void pm_job_sent(PmJob *job);
 
 #endif							/* PM_JOBS_H */

@@ -46,6 +46,8 @@
 #include "worker/poll.h"
 #include "worker/share.h"
 
+static void answer_came(void *arg, PmHttpRequest *request);
+
 /*
  * So long before the end of the last one a time begins, us.  A server that does
  * not look at the zone of a time takes it for one an hour later, see
@@ -247,7 +249,7 @@ begin_round(PmChannel *channel, PmMoment now)
 
 /*
  * Ask the next question about a connector, where it is time to.  Returns
- * whether a request is under way now, whose owner is the channel's poll.
+ * whether a request is under way now.
  */
 bool
 pm_poll_ask(PmChannel *channel, PmMoment now)
@@ -274,18 +276,20 @@ pm_poll_ask(PmChannel *channel, PmMoment now)
 	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	poll->asked = true;
+	poll->asker = (PmAsker) {answer_came, channel};
 	if (about)
 		(void) pm_api_start_mailed(channel->connector, token, poll->stream,
 								   about->email,
 								   pm_time_plus(about->at, USECS_PER_MINUTE),
-								   poll);
+								   &poll->asker);
 	else if (poll->part == PM_POLL_BOUNCES)
 		(void) pm_api_start_bounces(channel->connector, token, poll->stream,
-									poll->from, poll->to, poll->offset, poll);
+									poll->from, poll->to, poll->offset,
+									&poll->asker);
 	else
 		(void) pm_api_start_dump(channel->connector, token, poll->stream,
 								 poll->from, poll->to,
-								 poll->to - poll->from <= SHORTEST, poll);
+								 poll->to - poll->from <= SHORTEST, &poll->asker);
 	MemoryContextSwitchTo(old);
 	pfree(token);
 	return true;
@@ -475,9 +479,10 @@ resolve(PmChannel *channel, const PmHttpResult *result)
 }
 
 /* A question has been answered, or not; releases the request. */
-void
-pm_poll_found(PmChannel *channel, PmHttpRequest *request)
+static void
+answer_came(void *arg, PmHttpRequest *request)
 {
+	PmChannel  *channel = arg;
 	PmPoll	   *poll = &channel->poll;
 	PmHttpResult result;
 	PmVerdict	verdict;

@@ -25,9 +25,11 @@
 #include "worker/probe.h"
 #include "worker/share.h"
 
+static void answer_came(void *arg, PmHttpRequest *request);
+
 /*
  * Probe a blocked channel, where it is time to.  Returns whether it was; then
- * a request is under way, whose owner is the channel, or there is no token.
+ * a request is under way, or there is no token.
  */
 bool
 pm_probe_ask(PmChannel *channel, PmMoment now)
@@ -47,16 +49,18 @@ pm_probe_ask(PmChannel *channel, PmMoment now)
 	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	channel->probing = true;
-	(void) pm_api_start_server(channel->connector, token, channel);
+	channel->asker = (PmAsker) {answer_came, channel};
+	(void) pm_api_start_server(channel->connector, token, &channel->asker);
 	MemoryContextSwitchTo(old);
 	pfree(token);
 	return true;
 }
 
 /* The probe has been answered, or not; releases the request. */
-void
-pm_probe_found(PmChannel *channel, PmHttpRequest *request)
+static void
+answer_came(void *arg, PmHttpRequest *request)
 {
+	PmChannel  *channel = arg;
 	PmHttpResult result;
 	PmVerdict	verdict;
 

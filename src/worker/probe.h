@@ -11,10 +11,8 @@
 #define PM_PROBE_H
 
 #include "base/clock.h"
-#include "postmark/http.h"
 #include "worker/channel.h"
 
 extern bool pm_probe_ask(PmChannel *channel, PmMoment now);
-extern void pm_probe_found(PmChannel *channel, PmHttpRequest *request);
 
 #endif							/* PM_PROBE_H */
