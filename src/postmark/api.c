@@ -335,8 +335,8 @@ begin_request(const char *method, const char *path,
 }
 
 /*
- * The requests.  connector gives its name to errors and is not used after
- * they return; token is copied; body (of pm_api_message or pm_api_batch_end)
+ * The requests.  connector gives its name to errors, and to some its stream, and
+ * is not used after they return; token is copied; body (of pm_api_message or pm_api_batch_end)
  * stays the caller's and must not change until the request is released; owner
  * is given back by pm_http_owner.  Time-outs, certificate authorities and
  * proxy are those of the settings.  All raise PM001 for a token that cannot be
@@ -371,6 +371,19 @@ pm_api_start_server(const PmConnector *connector, const char *token,
 }
 
 /*
+ * Have a search look through the connector's stream.  One that names none looks
+ * through Postmark's own transactional stream alone.
+ */
+static void
+append_stream(StringInfo path, const PmConnector *connector)
+{
+	if (strcmp(connector->message_stream, PM_DEFAULT_STREAM) == 0)
+		return;
+	appendStringInfoString(path, "&messagestream=");
+	pm_http_escape(path, connector->message_stream);
+}
+
+/*
  * What of a batch, or of one message, did Postmark accept?  value is its
  * postmark_batch or, if by_id, its postmark_id.  A page from offset on, to be
  * read with pm_api_read_search.
@@ -388,6 +401,7 @@ pm_api_start_search(const PmConnector *connector, const char *token,
 					 PM_SEARCH_PAGE, offset,
 					 by_id ? METADATA_ID : METADATA_BATCH);
 	pm_http_escape(&path, value);
+	append_stream(&path, connector);
 	request = begin_request("GET", path.data, connector, token, NULL,
 							LONG_REPLY_MAX, owner);
 	pfree(path.data);
@@ -438,6 +452,7 @@ pm_api_start_recent(const PmConnector *connector, const char *token,
 	initStringInfo(&path);
 	appendStringInfo(&path, "messages/outbound?count=%d&offset=%d",
 					 PM_SEARCH_PAGE, offset);
+	append_stream(&path, connector);
 	if (until != DT_NOEND)
 		append_time(&path, "&todate=", until);
 	request = begin_request("GET", path.data, connector, token, NULL,

@@ -25,7 +25,6 @@
 #include "settings/guc.h"
 #include "settings/recipient_policy.h"
 
-#define DEFAULT_STREAM		"outbound"
 #define DEFAULT_TRACK_LINKS "None"
 
 #define STREAM_MAX			63	/* bytes */
@@ -211,7 +210,7 @@ pm_read_options(PmConnector *connector, JsonbContainer *object, PmFault *f)
 	if (connector->reply_to)
 		connector->reply_to = pm_mailbox_quoted(connector->reply_to);
 
-	connector->message_stream = pstrdup(DEFAULT_STREAM);
+	connector->message_stream = pstrdup(PM_DEFAULT_STREAM);
 	if (!pm_get_string(object, "", "messageStream", &connector->message_stream, f))
 		return false;
 	if (!pm_is_made_of(connector->message_stream, PM_LOWER PM_DIGITS "-_",

@@ -73,6 +73,9 @@ typedef struct PmWebhookSecrets
 	char	   *secret[PM_WEBHOOK_SECRETS]; /* or masks of them */
 } PmWebhookSecrets;
 
+/* The stream of what names none, here and at Postmark */
+#define PM_DEFAULT_STREAM	"outbound"
+
 typedef struct PmConnector
 {
 	char	   *name;

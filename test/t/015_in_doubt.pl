@@ -116,6 +116,26 @@ foreach my $case (
 }
 
 #
+# The same in a stream that a search has to name
+#
+
+$node->sql(q(SELECT postmark_configure(postmark_config() || '{"messageStream": "broadcast"}')));
+begin_anew();
+{
+	my $since = last_request();
+	my $id = $sandbox->rule(
+		path => '/email*',
+		times => 1,
+		action => { latency_after => 20 });
+	$node->enqueue(20, prefix => 'stream');
+	ok($node->wait_finished, 'another stream: the messages are finished');
+	is(scalar(sends($since)), 1, 'another stream: by one request');
+	cmp_ok(scalar(searches($since)), '>=', 1, 'another stream: which was looked up');
+	$sandbox->clear_rules($id);
+}
+$node->sql(q(SELECT postmark_configure(postmark_config() || '{"messageStream": "outbound"}')));
+
+#
 # Not accepted, and not known to be
 #
 

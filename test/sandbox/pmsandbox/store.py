@@ -238,7 +238,7 @@ class MessageStore:
             return False
         if not search.period.holds(self.submission(position).received_us):
             return False
-        if search.stream is not None and self.stream(position) != search.stream:
+        if self.stream(position) != search.stream:
             return False
         if search.sender is not None and \
                 parse_list(self.item(position)["From"])[0][1].lower() != search.sender:
@@ -268,7 +268,7 @@ class Search:
         self.status = query.get("status", "").lower() or None
         if self.status not in (None, *STATUSES):
             raise PostmarkError(700, f"'status' is one of {', '.join(STATUSES)}.")
-        self.stream = query.get("messagestream")
+        self.stream = query.get("messagestream") or "outbound"
         self.period = Period(query, 700)
         named = [(key[len("metadata_"):], value) for key, value in query.items()
                  if key.startswith("metadata_")]
