@@ -15,9 +15,9 @@
  */
 #include "postgres.h"
 
-#include "commands/trigger.h"
-#include "fmgr.h"
 #include "replication/logicalworker.h"
+
+#include "base/row_trigger.h"
 
 PG_FUNCTION_INFO_V1(postmark_not_replicated);
 
@@ -29,17 +29,9 @@ PG_FUNCTION_INFO_V1(postmark_not_replicated);
 Datum
 postmark_not_replicated(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TriggerData *trigger = pm_before_row(fcinfo, "postmark_not_replicated");
 
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired BEFORE and FOR EACH ROW",
-						"postmark_not_replicated")));
 	if (IsLogicalWorker())
 		return PointerGetDatum(NULL);
-	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
-						   ? trigger->tg_newtuple : trigger->tg_trigtuple);
+	return pm_row_as_it_is(trigger);
 }

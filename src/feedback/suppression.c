@@ -23,7 +23,6 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "commands/trigger.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
@@ -39,6 +38,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/row_trigger.h"
 #include "base/tables.h"
 #include "feedback/event.h"
 #include "feedback/feedback_store.h"
@@ -98,18 +98,10 @@ PG_FUNCTION_INFO_V1(postmark_suppressed_changed);
 Datum
 postmark_suppressed_changed(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TriggerData *trigger = pm_before_row(fcinfo, "postmark_suppressed_changed");
 
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired BEFORE and FOR EACH ROW",
-						"postmark_suppressed_changed")));
 	pm_note(PM_WAKE_SUPPRESSED);
-	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)
-						   ? trigger->tg_newtuple : trigger->tg_trigtuple);
+	return pm_row_as_it_is(trigger);
 }
 
 /* The key of an address, as the table's column of that name has it */

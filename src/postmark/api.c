@@ -334,6 +334,19 @@ begin_request(const char *method, const char *path,
 	return request;
 }
 
+/* The same with a path that was put together, whose memory is freed. */
+static PmHttpRequest *
+begin_built_request(const char *method, StringInfo path,
+					const PmConnector *connector, const char *token,
+					StringInfo body, size_t max_reply, void *owner)
+{
+	PmHttpRequest *request = begin_request(method, path->data, connector,
+										   token, body, max_reply, owner);
+
+	pfree(path->data);
+	return request;
+}
+
 /*
  * The requests.  connector gives its name to errors, and to some its stream, and
  * is not used after they return; token is copied; body (of pm_api_message or pm_api_batch_end)
@@ -393,7 +406,6 @@ pm_api_start_search(const PmConnector *connector, const char *token,
 					bool by_id, const char *value, int offset, void *owner)
 {
 	StringInfoData path;
-	PmHttpRequest *request;
 
 	initStringInfo(&path);
 	appendStringInfo(&path,
@@ -402,10 +414,8 @@ pm_api_start_search(const PmConnector *connector, const char *token,
 					 by_id ? METADATA_ID : METADATA_BATCH);
 	pm_http_escape(&path, value);
 	append_stream(&path, connector);
-	request = begin_request("GET", path.data, connector, token, NULL,
-							LONG_REPLY_MAX, owner);
-	pfree(path.data);
-	return request;
+	return begin_built_request("GET", &path, connector, token, NULL,
+								   LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -447,7 +457,6 @@ pm_api_start_recent(const PmConnector *connector, const char *token,
 					TimestampTz until, int offset, void *owner)
 {
 	StringInfoData path;
-	PmHttpRequest *request;
 
 	initStringInfo(&path);
 	appendStringInfo(&path, "messages/outbound?count=%d&offset=%d",
@@ -455,10 +464,8 @@ pm_api_start_recent(const PmConnector *connector, const char *token,
 	append_stream(&path, connector);
 	if (until != DT_NOEND)
 		append_time(&path, "&todate=", until);
-	request = begin_request("GET", path.data, connector, token, NULL,
-							LONG_REPLY_MAX, owner);
-	pfree(path.data);
-	return request;
+	return begin_built_request("GET", &path, connector, token, NULL,
+								   LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -525,7 +532,6 @@ pm_api_start_template(const PmConnector *connector, const char *token,
 					  const char *alias, StringInfo body, void *owner)
 {
 	StringInfoData path;
-	PmHttpRequest *request;
 
 	initStringInfo(&path);
 	appendStringInfoString(&path, "templates");
@@ -534,10 +540,8 @@ pm_api_start_template(const PmConnector *connector, const char *token,
 		appendStringInfoChar(&path, '/');
 		pm_http_escape(&path, alias);
 	}
-	request = begin_request(alias ? "PUT" : "POST", path.data, connector,
-							token, body, SHORT_REPLY_MAX, owner);
-	pfree(path.data);
-	return request;
+	return begin_built_request(alias ? "PUT" : "POST", &path, connector,
+								   token, body, SHORT_REPLY_MAX, owner);
 }
 
 /*
@@ -561,17 +565,14 @@ pm_api_start_suppression(const PmConnector *connector, const char *token,
 						 const char *stream, const char *address, void *owner)
 {
 	StringInfoData path;
-	PmHttpRequest *request;
 
 	initStringInfo(&path);
 	appendStringInfoString(&path, "message-streams/");
 	pm_http_escape(&path, stream);
 	appendStringInfoString(&path, "/suppressions/dump?EmailAddress=");
 	pm_http_escape(&path, address);
-	request = begin_request("GET", path.data, connector, token, NULL,
-							SHORT_REPLY_MAX, owner);
-	pfree(path.data);
-	return request;
+	return begin_built_request("GET", &path, connector, token, NULL,
+								   SHORT_REPLY_MAX, owner);
 }
 
 /*
@@ -584,7 +585,6 @@ pm_api_start_bounces(const PmConnector *connector, const char *token,
 					 int offset, void *owner)
 {
 	StringInfoData path;
-	PmHttpRequest *request;
 
 	initStringInfo(&path);
 	appendStringInfo(&path, "bounces?count=%d&offset=%d&messagestream=",
@@ -592,10 +592,8 @@ pm_api_start_bounces(const PmConnector *connector, const char *token,
 	pm_http_escape(&path, stream);
 	append_time(&path, "&fromdate=", from);
 	append_time(&path, "&todate=", until);
-	request = begin_request("GET", path.data, connector, token, NULL,
-							LONG_REPLY_MAX, owner);
-	pfree(path.data);
-	return request;
+	return begin_built_request("GET", &path, connector, token, NULL,
+								   LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -608,7 +606,6 @@ pm_api_start_mailed(const PmConnector *connector, const char *token,
 					void *owner)
 {
 	StringInfoData path;
-	PmHttpRequest *request;
 
 	initStringInfo(&path);
 	appendStringInfo(&path, "messages/outbound?count=%d&offset=0&recipient=",
@@ -617,10 +614,8 @@ pm_api_start_mailed(const PmConnector *connector, const char *token,
 	appendStringInfoString(&path, "&messagestream=");
 	pm_http_escape(&path, stream);
 	append_time(&path, "&todate=", until);
-	request = begin_request("GET", path.data, connector, token, NULL,
-							LONG_REPLY_MAX, owner);
-	pfree(path.data);
-	return request;
+	return begin_built_request("GET", &path, connector, token, NULL,
+								   LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -634,7 +629,6 @@ pm_api_start_dump(const PmConnector *connector, const char *token,
 				  bool large, void *owner)
 {
 	StringInfoData path;
-	PmHttpRequest *request;
 
 	initStringInfo(&path);
 	appendStringInfoString(&path, "message-streams/");
@@ -642,10 +636,8 @@ pm_api_start_dump(const PmConnector *connector, const char *token,
 	appendStringInfoString(&path, "/suppressions/dump");
 	append_time(&path, "?fromdate=", from);
 	append_time(&path, "&todate=", until);
-	request = begin_request("GET", path.data, connector, token, NULL,
-							large ? DUMP_REPLY_MAX : SHORT_REPLY_MAX, owner);
-	pfree(path.data);
-	return request;
+	return begin_built_request("GET", &path, connector, token, NULL,
+								   large ? DUMP_REPLY_MAX : SHORT_REPLY_MAX, owner);
 }
 
 /* The body of pm_api_start_unsuppress */
@@ -666,16 +658,13 @@ pm_api_start_unsuppress(const PmConnector *connector, const char *token,
 						StringInfo body, void *owner)
 {
 	StringInfoData path;
-	PmHttpRequest *request;
 
 	initStringInfo(&path);
 	appendStringInfoString(&path, "message-streams/");
 	pm_http_escape(&path, connector->message_stream);
 	appendStringInfoString(&path, "/suppressions/delete");
-	request = begin_request("POST", path.data, connector, token, body,
-							SHORT_REPLY_MAX, owner);
-	pfree(path.data);
-	return request;
+	return begin_built_request("POST", &path, connector, token, body,
+								   SHORT_REPLY_MAX, owner);
 }
 
 /*
