@@ -75,7 +75,7 @@ build_with()
     # shellcheck disable=SC2094
     (
         # make goes by the time of a file, which the copy keeps
-        flock 9 && find "$dir" -type f ! -name '*.o' ! -name '*.gcno' -delete && copy_tree "$dir" &&
+        flock 9 && find "$dir" -type f ! -name '*.o' ! -name '*.inc' ! -name '*.gcno' -delete && copy_tree "$dir" &&
             make -C "$dir" -j "$(nproc)" CC="$compiler" WERROR=-Werror \
                 PG_CONFIG="$DEBIAN_PG/bin/pg_config" "$@" >"$log" 2>&1
     ) 9<"$dir" || {
