@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * outdated.c
- *		Deleting rows that count for nothing any more.
+ *		Forgetting what counts for nothing any more.
  *
  * src/base/outdated.c
  *
@@ -15,10 +15,9 @@
 #include "base/outdated.h"
 
 /*
- * Delete rows of a table that are out of date by "now", in the worker's
- * transaction.
+ * Forget what of a table is out of date by "now", in the worker's transaction.
  *
- * delete: takes a time, up to which they are, and how many rows at most
+ * forget: deletes such rows, or empties them; takes a time, up to which they are, and how many rows at most
  * first:  the time of the first one that remains, its only column
  * grace:  seconds for which they are kept nevertheless
  * limit:  so many rows at most
@@ -27,7 +26,7 @@
  * Returns whether there may be more at once.  Errors as pm_execute.
  */
 bool
-pm_delete_outdated(PmStatement *delete, PmStatement *first, int grace,
+pm_forget_outdated(PmStatement *forget, PmStatement *first, int grace,
 				   TimestampTz now, int limit, TimestampTz *next)
 {
 	Datum		values[2];
@@ -36,7 +35,7 @@ pm_delete_outdated(PmStatement *delete, PmStatement *first, int grace,
 
 	values[0] = TimestampTzGetDatum(now - grace * USECS_PER_SEC);
 	values[1] = Int64GetDatum(limit);
-	pm_execute(delete, values, NULL, 0);
+	pm_execute(forget, values, NULL, 0);
 	more = SPI_processed >= limit;
 	pm_execute(first, NULL, NULL, 1);
 	if (SPI_processed > 0)

@@ -29,6 +29,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "base/bytes.h"
 #include "base/catalog.h"
 #include "base/errors.h"
 #include "base/outdated.h"
@@ -176,16 +177,6 @@ static PmStatement next_send = {
 static PmStatement next_attempts = {
 	"SELECT until FROM @.postmark_attempts ORDER BY until LIMIT 1", 0, {0}
 };
-
-static Datum
-bytes_datum(const unsigned char *bytes, int len)
-{
-	bytea	   *result = palloc(VARHDRSZ + len);
-
-	SET_VARSIZE(result, VARHDRSZ + len);
-	memcpy(VARDATA(result), bytes, len);
-	return PointerGetDatum(result);
-}
 
 /* Copy a bytea of exactly that length; false for another or NULL. */
 static bool
@@ -463,7 +454,7 @@ pm_token_find(const unsigned char *hmac, PmCode *code)
 	bool		found;
 
 	pm_connect_owner(&scope);
-	values[0] = bytes_datum(hmac, PM_CODE_HMAC);
+	values[0] = pm_bytes_datum(hmac, PM_CODE_HMAC);
 	pm_execute_now(&find_token, values, true);
 	memset(code, 0, sizeof(*code));
 	code->token = true;
@@ -527,11 +518,11 @@ pm_code_put(const PmCode *code)
 	values[3] = CStringGetTextDatum(code->usage_type);
 	values[4] = BoolGetDatum(code->token);
 	values[5] = CStringGetTextDatum(code->email);
-	values[6] = bytes_datum(code->hmac, PM_CODE_HMAC);
+	values[6] = pm_bytes_datum(code->hmac, PM_CODE_HMAC);
 	values[7] = TimestampTzGetDatum(code->created_at);
 	values[8] = TimestampTzGetDatum(code->expires_at);
 	PM_NULLABLE(values, nulls, 9, !code->sealed,
-				bytes_datum(code->seal, PM_CODE_HMAC));
+				pm_bytes_datum(code->seal, PM_CODE_HMAC));
 	pm_execute(&insert_code, values, nulls, 0);
 	pm_disconnect_owner(&scope);
 }
@@ -666,7 +657,7 @@ pm_counters_load(PmCounter *counters, int n)
 	for (i = 0; i < n; i++)
 	{
 		counters[i].stored = 0;
-		names[i] = bytes_datum(counters[i].name, PM_COUNTER_NAME);
+		names[i] = pm_bytes_datum(counters[i].name, PM_COUNTER_NAME);
 	}
 	pm_connect_owner(&scope);
 	values[0] = counter_array(names, n);
@@ -704,7 +695,7 @@ pm_attempts_store(const PmAttempts *attempts, int n)
 		columns[i] = palloc(sizeof(Datum) * n);
 	for (i = 0; i < n; i++)
 	{
-		columns[0][i] = bytes_datum(attempts[i].name, PM_COUNTER_NAME);
+		columns[0][i] = pm_bytes_datum(attempts[i].name, PM_COUNTER_NAME);
 		columns[1][i] = Int32GetDatum(attempts[i].count);
 		columns[2][i] = TimestampTzGetDatum(attempts[i].since);
 		columns[3][i] = TimestampTzGetDatum(attempts[i].until);
@@ -734,10 +725,10 @@ pm_codes_cleanup(TimestampTz now, int limit, TimestampTz *next)
 {
 	bool		more = false;
 
-	more |= pm_delete_outdated(&forget_codes, &next_code, PM_CODES_GRACE, now,
+	more |= pm_forget_outdated(&forget_codes, &next_code, PM_CODES_GRACE, now,
 							   limit, next);
-	more |= pm_delete_outdated(&forget_sends, &next_send, 0, now, limit, next);
-	more |= pm_delete_outdated(&forget_attempts, &next_attempts, 0, now, limit,
+	more |= pm_forget_outdated(&forget_sends, &next_send, 0, now, limit, next);
+	more |= pm_forget_outdated(&forget_attempts, &next_attempts, 0, now, limit,
 							   next);
 	return more;
 }

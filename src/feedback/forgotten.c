@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/bytes.h"
 #include "base/owner.h"
 #include "base/random.h"
 #include "codes/code_secret.h"
@@ -47,16 +48,6 @@ static PmStatement find_forgotten = {
 	2, {BYTEAOID, TIMESTAMPTZOID}
 };
 
-static Datum
-bytes_datum(const unsigned char *bytes, int n)
-{
-	bytea	   *result = palloc(VARHDRSZ + n);
-
-	SET_VARSIZE(result, VARHDRSZ + n);
-	memcpy(VARDATA(result), bytes, n);
-	return PointerGetDatum(result);
-}
-
 /* The key, PM_CODE_KEY bytes; false if there is none. */
 static bool
 get_key(unsigned char *key)
@@ -81,7 +72,7 @@ hash_address(const unsigned char *key, const char *address)
 	unsigned char hmac[PM_CODE_HMAC];
 
 	pm_address_hmac(key, "", address, hmac);
-	return bytes_datum(hmac, PM_CODE_HMAC);
+	return pm_bytes_datum(hmac, PM_CODE_HMAC);
 }
 
 /* From now on nothing older than now counts of an address, which is folded. */
@@ -95,7 +86,7 @@ pm_forgotten_put(const char *address)
 	{
 		/* Two sessions may do so at once: the first one's stands */
 		pm_random_bytes(key, PM_CODE_KEY);
-		values[0] = bytes_datum(key, PM_CODE_KEY);
+		values[0] = pm_bytes_datum(key, PM_CODE_KEY);
 		pm_execute_now(&put_key, values, false);
 		if (!get_key(key))
 			elog(ERROR, "table postmark_instance has no usable forget_key");

@@ -415,7 +415,7 @@ pm_api_start_search(const PmConnector *connector, const char *token,
 	pm_http_escape(&path, value);
 	append_stream(&path, connector);
 	return begin_built_request("GET", &path, connector, token, NULL,
-								   LONG_REPLY_MAX, owner);
+							   LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -465,7 +465,7 @@ pm_api_start_recent(const PmConnector *connector, const char *token,
 	if (until != DT_NOEND)
 		append_time(&path, "&todate=", until);
 	return begin_built_request("GET", &path, connector, token, NULL,
-								   LONG_REPLY_MAX, owner);
+							   LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -541,7 +541,7 @@ pm_api_start_template(const PmConnector *connector, const char *token,
 		pm_http_escape(&path, alias);
 	}
 	return begin_built_request(alias ? "PUT" : "POST", &path, connector,
-								   token, body, SHORT_REPLY_MAX, owner);
+							   token, body, SHORT_REPLY_MAX, owner);
 }
 
 /*
@@ -556,6 +556,16 @@ pm_api_start_streams(const PmConnector *connector, const char *token,
 						 connector, token, NULL, SHORT_REPLY_MAX, owner);
 }
 
+/* Begin the path of what is asked of a stream's suppressions. */
+static void
+suppressions_path(StringInfo path, const char *stream, const char *question)
+{
+	initStringInfo(path);
+	appendStringInfoString(path, "message-streams/");
+	pm_http_escape(path, stream);
+	appendStringInfo(path, "/suppressions/%s", question);
+}
+
 /*
  * Does Postmark deliver to an address, which was checked, in a stream?  To be
  * read with pm_api_read_suppression.
@@ -566,13 +576,10 @@ pm_api_start_suppression(const PmConnector *connector, const char *token,
 {
 	StringInfoData path;
 
-	initStringInfo(&path);
-	appendStringInfoString(&path, "message-streams/");
-	pm_http_escape(&path, stream);
-	appendStringInfoString(&path, "/suppressions/dump?EmailAddress=");
+	suppressions_path(&path, stream, "dump?EmailAddress=");
 	pm_http_escape(&path, address);
 	return begin_built_request("GET", &path, connector, token, NULL,
-								   SHORT_REPLY_MAX, owner);
+							   SHORT_REPLY_MAX, owner);
 }
 
 /*
@@ -593,7 +600,7 @@ pm_api_start_bounces(const PmConnector *connector, const char *token,
 	append_time(&path, "&fromdate=", from);
 	append_time(&path, "&todate=", until);
 	return begin_built_request("GET", &path, connector, token, NULL,
-								   LONG_REPLY_MAX, owner);
+							   LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -615,7 +622,7 @@ pm_api_start_mailed(const PmConnector *connector, const char *token,
 	pm_http_escape(&path, stream);
 	append_time(&path, "&todate=", until);
 	return begin_built_request("GET", &path, connector, token, NULL,
-								   LONG_REPLY_MAX, owner);
+							   LONG_REPLY_MAX, owner);
 }
 
 /*
@@ -630,14 +637,11 @@ pm_api_start_dump(const PmConnector *connector, const char *token,
 {
 	StringInfoData path;
 
-	initStringInfo(&path);
-	appendStringInfoString(&path, "message-streams/");
-	pm_http_escape(&path, stream);
-	appendStringInfoString(&path, "/suppressions/dump");
+	suppressions_path(&path, stream, "dump");
 	append_time(&path, "?fromdate=", from);
 	append_time(&path, "&todate=", until);
 	return begin_built_request("GET", &path, connector, token, NULL,
-								   large ? DUMP_REPLY_MAX : SHORT_REPLY_MAX, owner);
+							   large ? DUMP_REPLY_MAX : SHORT_REPLY_MAX, owner);
 }
 
 /* The body of pm_api_start_unsuppress */
@@ -659,12 +663,9 @@ pm_api_start_unsuppress(const PmConnector *connector, const char *token,
 {
 	StringInfoData path;
 
-	initStringInfo(&path);
-	appendStringInfoString(&path, "message-streams/");
-	pm_http_escape(&path, connector->message_stream);
-	appendStringInfoString(&path, "/suppressions/delete");
+	suppressions_path(&path, connector->message_stream, "delete");
 	return begin_built_request("POST", &path, connector, token, body,
-								   SHORT_REPLY_MAX, owner);
+							   SHORT_REPLY_MAX, owner);
 }
 
 /*

@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/outdated.h"
 #include "base/owner.h"
 #include "postmark/api.h"
 #include "queue/batch.h"
@@ -108,30 +109,17 @@ pm_capture_at_once(const PmMessage *message)
 }
 
 /*
- * Forget messages that were kept before "before", at most "limit".  Returns
- * their number; *next becomes the time of the oldest that is left (DT_NOEND:
- * there is none).
+ * Forget messages that were kept before "before", at most "limit".
+ *
+ * Returns whether there may be more at once; *next becomes no later than the
+ * time of the oldest that is left.
  */
-int
+bool
 pm_captures_purge(TimestampTz before, int limit, TimestampTz *next)
 {
-	Datum		values[2];
-	bool		isnull;
-	int			n;
-
-	*next = DT_NOEND;
-	if (pm_sql_version() < PM_SQL_1_1)
-		return 0;
-	values[0] = TimestampTzGetDatum(before);
-	values[1] = Int64GetDatum(limit);
-	pm_execute(&purge_captures, values, NULL, 0);
-	n = (int) SPI_processed;
-	pm_execute(&next_capture, NULL, NULL, 1);
-	if (SPI_processed > 0)
-		*next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-												  SPI_tuptable->tupdesc, 1,
-												  &isnull));
-	return n;
+	return pm_sql_version() >= PM_SQL_1_1 &&
+		pm_forget_outdated(&purge_captures, &next_capture, 0, before, limit,
+						   next);
 }
 
 /*

@@ -16,7 +16,7 @@
 
 extern void pm_captures_insert(const PmBatch *batch, TimestampTz now);
 extern void pm_capture_at_once(const PmMessage *message);
-extern int	pm_captures_purge(TimestampTz before, int limit,
+extern bool pm_captures_purge(TimestampTz before, int limit,
 							  TimestampTz *next);
 
 #endif							/* PM_CAPTURE_H */

@@ -206,5 +206,5 @@ bool
 pm_dedup_cleanup(TimestampTz now, int limit, TimestampTz *next)
 {
 	return pm_sql_version() >= PM_SQL_1_1 &&
-		pm_delete_outdated(&delete_keys, &first_key, 0, now, limit, next);
+		pm_forget_outdated(&delete_keys, &first_key, 0, now, limit, next);
 }

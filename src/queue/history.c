@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/outdated.h"
 #include "base/owner.h"
 #include "base/tables.h"
 #include "queue/batch.h"
@@ -279,28 +280,16 @@ pm_history_insert(const PmBatch *batch, TimestampTz now, bool careful)
 
 /*
  * Take code and payload out of at most "limit" failed messages that have
- * expired.  Returns their number; *next becomes the time of the next one
- * (DT_NOEND: none).
+ * expired.
+ *
+ * Returns whether there may be more at once; *next becomes no later than the
+ * time of the next one.
  */
-int
+bool
 pm_history_forget_content(TimestampTz now, int limit, TimestampTz *next)
 {
-	Datum		values[2];
-	bool		isnull;
-	int			n;
-
-	values[0] = TimestampTzGetDatum(now);
-	values[1] = Int64GetDatum(limit);
-	pm_execute(&forget_content, values, NULL, 0);
-	n = (int) SPI_processed;
-
-	pm_execute(&next_content, NULL, NULL, 1);
-	*next = DT_NOEND;
-	if (SPI_processed > 0)
-		*next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-												  SPI_tuptable->tupdesc, 1,
-												  &isnull));
-	return n;
+	return pm_forget_outdated(&forget_content, &next_content, 0, now, limit,
+							  next);
 }
 
 /*

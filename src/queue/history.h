@@ -29,7 +29,7 @@ extern void pm_notify_status(const PmConnector *connector, int64 id,
 							 const char *status);
 extern void pm_history_insert(const PmBatch *batch, TimestampTz now,
 							  bool careful);
-extern int	pm_history_forget_content(TimestampTz now, int limit,
+extern bool pm_history_forget_content(TimestampTz now, int limit,
 									  TimestampTz *next);
 extern bool pm_history_next_connector(char *connector);
 extern bool pm_history_purge(PmHistoryPosition *position, TimestampTz before,

@@ -145,10 +145,9 @@ keys_body(void *arg)
 static void
 content_body(void *arg)
 {
-	TimestampTz next;
+	TimestampTz next = DT_NOEND;
 
-	if (pm_history_forget_content(GetCurrentTimestamp(), STEP_ROWS,
-								  &next) == STEP_ROWS)
+	if (pm_history_forget_content(GetCurrentTimestamp(), STEP_ROWS, &next))
 		content_at = PM_AT_ONCE;
 	else
 		content_at = pm_moment_of(next);
@@ -173,11 +172,11 @@ static void
 captures_body(void *arg)
 {
 	TimestampTz before = pm_time_plus(GetCurrentTimestamp(), -pm_retention());
-	TimestampTz next;
+	TimestampTz next = DT_NOEND;
 
 	if (pm_history_retention == 0)
 		captures_at = PM_NEVER;
-	else if (pm_captures_purge(before, STEP_ROWS, &next) == STEP_ROWS)
+	else if (pm_captures_purge(before, STEP_ROWS, &next))
 		captures_at = PM_AT_ONCE;
 	else
 		captures_at = pm_moment_of(pm_time_plus(next, pm_retention()));
