@@ -557,7 +557,7 @@ system_or_bail('gcc', '-shared', '-fPIC', '-O1', '-o', "$dir/slow.so",
 my $marker = "$dir/marker";
 $node->stop;
 {
-	local $ENV{LD_PRELOAD} = "$dir/slow.so";
+	local $ENV{LD_PRELOAD} = "$dir/slow.so " . ($ENV{LD_PRELOAD} // '');
 	local $ENV{SLOW_MARKER} = $marker;
 	$node->start;
 }

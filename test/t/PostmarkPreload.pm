@@ -74,7 +74,7 @@ sub start
 {
 	my ($self, $node) = @_;
 	local $ENV{POSTMARK_PRELOAD} = $self->{control};
-	local $ENV{LD_PRELOAD} = $self->{library};
+	local $ENV{LD_PRELOAD} = "$self->{library} " . ($ENV{LD_PRELOAD} // '');
 	$node->start;
 	return;
 }
