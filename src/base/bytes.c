@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "base/bytes.h"
+#include "base/compat.h"
 
 /* So many bytes as a bytea, in the current memory context. */
 Datum

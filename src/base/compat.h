@@ -41,6 +41,11 @@ timingsafe_bcmp(const void *b1, const void *b2, size_t len)
 }
 #endif
 
+/* What takes values of SQL apart was in postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #if PG_VERSION_NUM < 160000
 
 #include "catalog/pg_database.h"
