@@ -130,17 +130,21 @@ static bool
 asks_for_coordinator(const Trigger *trigger)
 {
 	char	   *name = "citus_is_coordinator";
-	Oid			function = LookupFuncName(list_make2(makeString("pg_catalog"),
-													 makeString(name)),
-										  0, NULL, true);
+	Oid			function;
 
-	return trigger->tgqual != NULL &&
-		strstr(trigger->tgqual, psprintf(":funcid %u ", function)) != NULL;
+	if (trigger->tgqual == NULL)
+		return false;
+	function = LookupFuncName(list_make2(makeString("pg_catalog"),
+										 makeString(name)), 0, NULL, true);
+	return strstr(trigger->tgqual, psprintf(":funcid %u ", function)) != NULL;
 }
 
 /*
  * Refuse a trigger on a reference table that would be fired on every node,
  * each time for the same row.
+ *
+ * One that asks for the coordinator is not remembered: CREATE OR REPLACE can
+ * take its condition away, and leaves it its OID.
  */
 void
 pm_citus_check(const TriggerData *trigger)
@@ -148,11 +152,11 @@ pm_citus_check(const TriggerData *trigger)
 	static Oid	checked = InvalidOid;
 	Oid			table;
 
-	if (!citus_loaded() || trigger->tg_trigger->tgoid == checked)
+	if (!citus_loaded() || trigger->tg_trigger->tgoid == checked ||
+		asks_for_coordinator(trigger->tg_trigger))
 		return;
 	table = distributed_table(trigger->tg_relation);
-	if (OidIsValid(table) && is_reference_table(table) &&
-		!asks_for_coordinator(trigger->tg_trigger))
+	if (OidIsValid(table) && is_reference_table(table))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger of reference table \"%s\" is fired on every node",
