@@ -276,8 +276,8 @@ ROLLBACK;
 -- An id that the history has already, as after a failover, holds up nothing
 --
 INSERT INTO postmark_history (id, connector, email, usage_type, status, attempts, created_at, expires_at, finished_at)
-SELECT last_value + n, 'default', 'before@example.com', 'Register', 'sent', 1, now(), now(), now()
-FROM postmark_message_id_seq, generate_series(2, 3) n;
+SELECT postmark_last_id() + n, 'default', 'before@example.com', 'Register', 'sent', 1, now(), now(), now()
+FROM generate_series(2, 3) n;
 SELECT postmark_pause();
 SELECT count(postmark_enqueue(format('again%s@example.com', n), 'Register', '493021')) FROM generate_series(1, 5) n;
 -- what is secret is in no statistics

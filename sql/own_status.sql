@@ -116,6 +116,26 @@ SET ROLE regress_postmark_shop;
 SELECT postmark_message_status(:hal), postmark_message_status(:ida);
 RESET ROLE;
 
+--
+-- lastval() stays that of the application's own rows
+--
+CREATE TABLE test.member (id serial, email text);
+CREATE TRIGGER member_code AFTER INSERT ON test.member
+	FOR EACH ROW EXECUTE FUNCTION postmark_issue_code_trigger('email', 'Register');
+GRANT INSERT ON test.member TO regress_postmark_shop;
+GRANT USAGE, SELECT ON test.member_id_seq TO regress_postmark_shop;
+SET ROLE regress_postmark_shop;
+INSERT INTO test.member (email) VALUES ('jan@example.com');
+SELECT lastval();
+SELECT postmark_enqueue('kim@example.com', 'Generic', '1') > 0, lastval();
+-- in bulk, and more than are reserved at once
+INSERT INTO test.member (email) SELECT format('member%s@example.com', n) FROM generate_series(2, 250) n;
+SELECT lastval();
+INSERT INTO postmark_queue (email, usage_type) SELECT format('bulk%s@example.com', n), 'Generic' FROM generate_series(1, 250) n;
+SELECT lastval();
+RESET ROLE;
+DROP TABLE test.member;
+
 -- a role that is gone, and a row of an older version
 UPDATE postmark_history SET queued_by = 1 WHERE id = :hal;
 UPDATE postmark_history SET queued_by = NULL WHERE id = :ida;

@@ -3,12 +3,18 @@
  * message_id.c
  *		The ids of messages.
  *
- * They come from a sequence, which can be set back: by setval, by a replicated
- * sequence, by a restore.  An id that the history has already would be sent and
- * have no record.  So an id is compared with the highest that was given, which
- * shared memory knows; one that is not above it is not used, and the sequence is
- * moved on if it has to be.  Where there is no worker, which tells, the tables
- * are asked.
+ * They come from a sequence, but not by nextval: after it lastval() of whoever
+ * queued would be that of our sequence, and applications ask it for the id of
+ * their own row.  setval leaves it alone.  So the sequence is set to the end of
+ * a block of ids, and the block is given out from shared memory, id by id.  As
+ * with nextval, the change of the sequence is in the WAL before any commit of a
+ * transaction that has one of the ids.
+ *
+ * The sequence can be set back: by setval, by a replicated sequence, by a
+ * restore.  An id that the history has already would be sent and have no
+ * record.  So a block begins behind all ids that shared memory knows to be
+ * given.  Where there is no worker, which tells, the tables are asked, and each
+ * id is reserved by itself.
  *
  * Databases that replicate to each other, or whose messages end in one place,
  * can be told apart by their ids: each is a node, with a range of ids of its
@@ -23,11 +29,10 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "commands/sequence.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
@@ -50,9 +55,14 @@ PG_FUNCTION_INFO_V1(postmark_set_node);
 
 static int64 session_id = 0;	/* that this session was given last */
 
-static PmStatement last_id = {
-	"SELECT CASE WHEN is_called THEN last_value ELSE 0 END"
+static PmStatement last_reserved = {
+	"SELECT CASE WHEN is_called THEN last_value"
+	" ELSE last_value OPERATOR(pg_catalog.-) 1 END"
 	" FROM @.postmark_message_id_seq",
+	0, {0}
+};
+static PmStatement count_called = {
+	"SELECT pg_catalog.count(*) FROM @.postmark_message_id_seq WHERE is_called",
 	0, {0}
 };
 static PmStatement highest_id = {
@@ -83,11 +93,16 @@ read_int8(PmStatement *query)
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
-/* The last id that the sequence gave, 0 if none. */
+/*
+ * An id that no message's is above, as far as is known without a look at the
+ * tables; those up to it may be taken, reserved or passed over.
+ */
 int64
 pm_last_message_id(void)
 {
-	return read_int8(&last_id);
+	int64		free_ids = pm_free_ids();
+
+	return free_ids > 0 ? free_ids - 1 : read_int8(&last_reserved);
 }
 
 /* The highest id that a message has, 0 if there is none. */
@@ -97,41 +112,17 @@ pm_highest_message_id(void)
 	return read_int8(&highest_id);
 }
 
+/* The sequence's ids up to "last" are reserved; nextval would give the next. */
 static void
-lock_sequence(LOCKTAG *tag)
+set_sequence(int64 last)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, RelationRelationId,
-					   pm_object(PM_MESSAGE_ID_SEQ), 1);
-	(void) LockAcquire(tag, ExclusiveLock, false, false);
-}
-
-/*
- * If the sequence was set back, move it on to behind all ids that were given.
- * One session at a time, and never back, so that no id is given twice.
- */
-static void
-move_sequence(void)
-{
-	Oid			sequence = pm_object(PM_MESSAGE_ID_SEQ);
-	int64		free_ids = pm_free_ids();
 	PmOwnerScope scope;
-	LOCKTAG		tag;
-	int64		highest;
 
-	/* It was not: others were given ids since ours was, no more */
-	if (free_ids > 0 && pm_last_message_id() >= free_ids - 1)
-		return;
-
-	lock_sequence(&tag);
-	highest = Max(pm_highest_message_id(), pm_free_ids() - 1);
-	if (pm_last_message_id() < highest)
-	{
-		pm_enter_owner(&scope);
-		(void) DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence),
-								   Int64GetDatum(highest));
-		pm_leave_owner(&scope);
-	}
-	(void) LockRelease(&tag, ExclusiveLock, false);
+	pm_enter_owner(&scope);
+	(void) DirectFunctionCall2(setval_oid,
+							   ObjectIdGetDatum(pm_object(PM_MESSAGE_ID_SEQ)),
+							   Int64GetDatum(last));
+	pm_leave_owner(&scope);
 }
 
 /* Whether there is a message with that id already. */
@@ -158,20 +149,56 @@ pm_set_session_message_id(int64 id)
 }
 
 /*
+ * Reserve ids, a block if there is a worker that says which are free.  Returns
+ * the caller's, 0 if there may be some that others reserved meanwhile.
+ */
+static int64
+reserve_ids(void)
+{
+	Oid			sequence = pm_object(PM_MESSAGE_ID_SEQ);
+	int64		known;
+	int64		id;
+
+	/* One at a time; not as nextval's own lock, which stays for long */
+	LockRelationOid(sequence, ShareUpdateExclusiveLock);
+	known = pm_free_ids();
+	id = read_int8(&last_reserved) + 1;
+	if (known == 0)
+	{
+		if (is_taken(id))
+			id = Max(id, pm_highest_message_id() + 1);
+		set_sequence(id);
+	}
+	else if ((id = pm_first_to_reserve(known, id)) != 0)
+	{
+		set_sequence(id + PM_ID_BLOCK - 1);
+		if (!pm_take_block(known, id))
+			id = 0;
+	}
+	UnlockRelationOid(sequence, ShareUpdateExclusiveLock);
+	return id;
+}
+
+/*
  * An id for a message, which no other one has.  May read settings anew, as
  * pm_connectors does.
  */
 int64
 pm_next_message_id(void)
 {
-	for (;;)
-	{
-		int64		id = nextval_internal(pm_object(PM_MESSAGE_ID_SEQ), false);
+	int64		id;
 
-		if (pm_id_is_free(id) || (pm_free_ids() == 0 && !is_taken(id)))
-			return session_id = id;
-		move_sequence();
-	}
+	/* An id is for a row, which would be refused */
+	PreventCommandIfReadOnly("INSERT");
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		id = pm_take_id();
+		if (id == 0)
+			id = reserve_ids();
+	} while (id == 0);
+	return session_id = id;
 }
 
 /* Give the sequence the ids from "first" on, for a node. */
@@ -179,7 +206,7 @@ static void
 restart_sequence(int64 first)
 {
 	PmOwnerScope scope;
-	bool		used = pm_last_message_id() > 0;
+	bool		used = read_int8(&count_called) > 0;
 	char	   *name = quote_qualified_identifier(pm_schema(),
 												  pm_object_name(PM_MESSAGE_ID_SEQ));
 	char	   *command = psprintf("ALTER SEQUENCE %s MINVALUE " INT64_FORMAT
@@ -195,13 +222,11 @@ restart_sequence(int64 first)
 	if (result < 0)
 		elog(ERROR, "could not alter a sequence: %s",
 			 SPI_result_code_string(result));
+	pm_disconnect_owner(&scope);
 
 	/* A database that had messages is not to pass for a fresh one */
 	if (used)
-		(void) DirectFunctionCall2(setval_oid,
-								   ObjectIdGetDatum(pm_object(PM_MESSAGE_ID_SEQ)),
-								   Int64GetDatum(first));
-	pm_disconnect_owner(&scope);
+		set_sequence(first);
 }
 
 /*
@@ -214,7 +239,6 @@ postmark_set_node(PG_FUNCTION_ARGS)
 	int32		node = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT32(0);
 	int64		first = node * NODE_IDS;
 	int64		highest;
-	LOCKTAG		tag;
 
 	if (node < 1 || node > LAST_NODE)
 		ereport(ERROR,
@@ -228,9 +252,9 @@ postmark_set_node(PG_FUNCTION_ARGS)
 	 */
 	PreventInTransactionBlock(true, "postmark_set_node");
 
-	lock_sequence(&tag);
-	highest = Max(Max(pm_last_message_id(), pm_highest_message_id()),
-				  pm_free_ids() - 1);
+	/* The one that ALTER SEQUENCE takes: nobody reserves ids meanwhile */
+	LockRelationOid(pm_object(PM_MESSAGE_ID_SEQ), ShareRowExclusiveLock);
+	highest = Max(pm_last_message_id(), pm_highest_message_id());
 	if (highest >= first + NODE_IDS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -240,7 +264,14 @@ postmark_set_node(PG_FUNCTION_ARGS)
 				 errhint("Ids only grow: choose node " INT64_FORMAT " or a higher one.",
 						 highest / NODE_IDS)));
 	if (highest < first)
+	{
+		/*
+		 * What is left of a block is given to nobody, so that who needs ids has
+		 * to reserve some, and waits for the lock.
+		 */
+		if (pm_free_ids() != 0)
+			pm_ids_given(pm_free_ids());
 		restart_sequence(first);
-	(void) LockRelease(&tag, ExclusiveLock, false);
+	}
 	PG_RETURN_VOID();
 }

@@ -396,15 +396,6 @@ pm_health(PmHealth *health)
 	return slot != NULL;
 }
 
-/* See that free_ids is at least "from", having been "known". */
-static void
-raise_ids(PmSlot *slot, uint64 known, uint64 from)
-{
-	while (known < from &&
-		   !pg_atomic_compare_exchange_u64(&slot->free_ids, &known, from))
-		;
-}
-
 /* From where on no message of this database has an id; 0: not known. */
 int64
 pm_free_ids(void)
@@ -414,31 +405,78 @@ pm_free_ids(void)
 	return slot ? (int64) pg_atomic_read_u64(&slot->free_ids) : 0;
 }
 
-/*
- * Whether that is known, and an id that the sequence has just given is among
- * the free ones, as it should be.  From then on it is not.
- */
-bool
-pm_id_is_free(int64 id)
+/* Whether an id is the first of a block. */
+static bool
+begins_block(uint64 id)
 {
-	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
-	uint64		known = slot ? pg_atomic_read_u64(&slot->free_ids) : 0;
-
-	if (known == 0 || (uint64) id < known)
-		return false;
-	raise_ids(slot, known, (uint64) id + 1);
-	return true;
+	return id % PM_ID_BLOCK == 1;
 }
 
-/* The ids of this database's messages are known: there is none above "upto". */
+/* The first id of the block behind the one that has "id". */
+static uint64
+next_block(uint64 id)
+{
+	return id + PM_ID_BLOCK - (id + PM_ID_BLOCK - 1) % PM_ID_BLOCK;
+}
+
+/*
+ * Where the block begins that is to be reserved next, when the free ids begin
+ * with "known", and those of the sequence with "id".  0 if none needs to be.
+ */
+int64
+pm_first_to_reserve(int64 known, int64 id)
+{
+	return begins_block(known) ?
+		(int64) next_block((uint64) Max(known, id) - 1) : 0;
+}
+
+/*
+ * Take an id for a message of this database.  0 if it is not known which are
+ * free, or the free ones begin with a block, which is to be reserved first.
+ */
+int64
+pm_take_id(void)
+{
+	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
+	uint64		id = slot ? pg_atomic_read_u64(&slot->free_ids) : 0;
+
+	while (id != 0 && !begins_block(id))
+		if (pg_atomic_compare_exchange_u64(&slot->free_ids, &id, id + 1))
+			return (int64) id;
+	return 0;
+}
+
+/*
+ * Take the first id of a block, which the caller has reserved, when the free
+ * ids began with "known".  False if they do not any more: then the block is
+ * nobody's.
+ */
+bool
+pm_take_block(int64 known, int64 first)
+{
+	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
+	uint64		expected = (uint64) known;
+
+	Assert(begins_block((uint64) first));
+	return slot && pg_atomic_compare_exchange_u64(&slot->free_ids, &expected,
+												  (uint64) first + 1);
+}
+
+/*
+ * No id up to "upto" is to be given to a message of this database, not even
+ * one of a block that is reserved.
+ */
 void
 pm_ids_given(int64 upto)
 {
 	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
+	uint64		known = slot ? pg_atomic_read_u64(&slot->free_ids) : 0;
 
-	if (slot)
-		raise_ids(slot, pg_atomic_read_u64(&slot->free_ids),
-				  (uint64) upto + 1);
+	/* 0 ends a block, so that without messages the ids begin with 1 */
+	while (slot && (known == 0 || (uint64) upto >= known) &&
+		   !pg_atomic_compare_exchange_u64(&slot->free_ids, &known,
+										   next_block((uint64) upto)))
+		;
 }
 
 /* PID of the worker of a database, 0 if it has none that is ready. */

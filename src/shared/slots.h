@@ -20,6 +20,12 @@
 /* Databases to be looked at that the launcher can be told by name. */
 #define PM_MAX_PROBES 32
 
+/*
+ * Ids are reserved in blocks of so many, of which the first begins with 1.  A
+ * divisor of a power of ten, so that one sees it.
+ */
+#define PM_ID_BLOCK	INT64CONST(100)
+
 /* Databases that began to queue before their worker looked at them. */
 #define PM_MAX_FIRST 32
 
@@ -82,8 +88,9 @@ typedef struct PmSlot
 	PmHealth	health;
 	pg_atomic_uint32 commit_waits;	/* for long, for a synchronous standby */
 	pg_atomic_uint32 stop;		/* the worker is to end */
-	pg_atomic_uint64 free_ids;	/* from it on no id was given to a message; 0:
-								 * not known yet */
+	pg_atomic_uint64 free_ids;	/* from it on no id was given to a message,
+								 * and those before the next block are
+								 * reserved; 0: not known yet */
 	pg_atomic_uint64 suppressions;	/* counts when suppressions changed, or may
 									 * have */
 	ConditionVariable finished; /* messages were finished, or states changed */
@@ -144,7 +151,9 @@ extern void pm_note_first(Oid database);
 extern bool pm_noted_first(Oid database);
 extern void pm_forget_first(Oid database);
 extern int64 pm_free_ids(void);
-extern bool pm_id_is_free(int64 id);
+extern int64 pm_first_to_reserve(int64 known, int64 id);
+extern int64 pm_take_id(void);
+extern bool pm_take_block(int64 known, int64 first);
 extern void pm_ids_given(int64 upto);
 extern pid_t pm_worker_pid(Oid database);
 extern bool pm_database_held(Oid database);

@@ -233,7 +233,7 @@ templates_body(void *arg)
 	pm_deferred_retry_templates();
 }
 
-/* Sessions compare theirs with them. */
+/* Sessions take those behind them. */
 static void
 ids_body(void *arg)
 {

@@ -60,6 +60,12 @@ foreach my $worker ('with a worker', 'without one')
 		"SELECT postmark_issue_code(format('${prefix}code%s\@t.example', i), 'SignIn') FROM generate_series(1, 20) i"
 	);
 	unique_ids("$worker: no id is given twice");
+	is( $node->sql(
+			"CREATE SEQUENCE own; SELECT nextval('own'); "
+			  . PostmarkCluster::enqueue_sql(3, prefix => "${prefix}own")
+			  . '; SELECT lastval(); DROP SEQUENCE own'),
+		"1\n1",
+		"$worker: lastval() is that of one's own sequence");
 	cmp_ok(
 		$node->sql(
 			"SELECT min(id) FROM postmark_messages WHERE email LIKE '${prefix}%'"),
@@ -76,8 +82,7 @@ $node->sql(
 $node->accounted('each message arrived once, and has its record',
 	only => qr/^(first|aset|bset)/);
 
-# Many sessions at the same time, which hold ids of their own
-$node->sql('ALTER SEQUENCE postmark_message_id_seq CACHE 10');
+# Many sessions at the same time
 $node->sql($set_back);
 my @sessions = map {
 	$node->later(
