@@ -161,10 +161,12 @@ is( $node->sql(
 my $position = -s $node->logfile;
 my $id = $node->sql(<<'SQL');
 ALTER TABLE postmark_history ADD CONSTRAINT never CHECK (email <> 'never@t.example');
+BEGIN;
+SELECT FROM postmark_enqueue('never@t.example', 'Register', '000000', expires_in => '1 hour');
 INSERT INTO postmark_history (id, connector, email, usage_type, status, attempts, created_at, expires_at, finished_at)
-SELECT last_value + 1, 'default', 'earlier@t.example', 'Register', 'sent', 1, now(), now(), now()
-FROM postmark_message_id_seq;
-SELECT postmark_enqueue('never@t.example', 'Register', '000000', expires_in => '1 hour');
+VALUES (postmark_last_id(), 'default', 'earlier@t.example', 'Register', 'sent', 1, now(), now(), now());
+COMMIT;
+SELECT postmark_last_id();
 SQL
 $node->wait_for_log(qr/could not store .* violates check constraint "never"/,
 	$position);
