@@ -33,6 +33,19 @@ SELECT postmark_flush();
 SELECT (test.sandbox('GET', 'counts') -> 'accepted')::int AS sent;
 SELECT test.attempt($$SELECT postmark_cancel_all('nobody')$$);
 SELECT test.attempt($$SELECT postmark_cancel_all(NULL)$$);
+-- an error in the middle of it ends the transaction as any other does
+SELECT postmark_enqueue('refused@example.com', 'Register', '493021') IS NOT NULL AS queued;
+CREATE FUNCTION test.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON postmark_history FOR EACH ROW EXECUTE FUNCTION test.refuse();
+\set VERBOSITY terse
+SELECT postmark_cancel_all('default');
+SELECT 'another transaction' AS this;
+SELECT test.attempt($$SELECT postmark_cancel_all('default')$$);
+SELECT pg_current_xact_id_if_assigned() IS NULL AS over;
+SELECT status FROM postmark_messages WHERE email = 'refused@example.com';
+DROP TRIGGER refuse ON postmark_history;
+SELECT postmark_cancel_all('default');
+\set VERBOSITY default
 -- what is on its way is not promised to stay here
 SELECT test.sandbox('POST', 'rules', '{"path": "/email*", "action": {"latency": 2}}') IS NOT NULL;
 SELECT postmark_enqueue('way@example.com', 'Register', '493021', connector => 'other') AS way \gset

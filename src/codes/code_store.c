@@ -26,7 +26,6 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/bytes.h"
@@ -34,6 +33,7 @@
 #include "base/errors.h"
 #include "base/outdated.h"
 #include "base/owner.h"
+#include "base/subtransaction.h"
 #include "codes/attempts.h"
 #include "codes/code_secret.h"
 #include "codes/code_store.h"
@@ -204,6 +204,25 @@ get_time(HeapTuple tuple, TupleDesc desc, int column)
 	return DatumGetTimestampTz(SPI_getbinval(tuple, desc, column, &isnull));
 }
 
+/* See wait_for_lock. */
+static bool
+lock_within_limit(void *tag)
+{
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("lock_timeout", LOCK_WAIT_TEXT, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) LockAcquire(tag, ExclusiveLock, false, false);
+	AtEOXact_GUC(false, level);
+	return true;
+}
+
+static bool
+is_timeout(int sqlstate)
+{
+	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
 /*
  * Wait for a lock, not longer than LOCK_WAIT; false if it was in vain.  A
  * lock_timeout of the session that is shorter holds, and is an error as ever.
@@ -211,48 +230,13 @@ get_time(HeapTuple tuple, TupleDesc desc, int column)
 static bool
 wait_for_lock(const LOCKTAG *tag)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool locked = true;
-
 	if (LockTimeout > 0 && LockTimeout <= LOCK_WAIT)
 	{
 		(void) LockAcquire(tag, ExclusiveLock, false, false);
 		return true;
 	}
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		int			level = NewGUCNestLevel();
-
-		(void) set_config_option("lock_timeout", LOCK_WAIT_TEXT, PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-								 false);
-		(void) LockAcquire(tag, ExclusiveLock, false, false);
-		AtEOXact_GUC(false, level);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			ReThrowError(error);
-		FreeErrorData(error);
-		locked = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return locked;
+	return pm_run_subtransaction(lock_within_limit, unconstify(LOCKTAG *, tag),
+								 is_timeout);
 }
 
 /*

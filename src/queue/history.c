@@ -14,7 +14,6 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "executor/spi.h"
@@ -22,12 +21,12 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
 #include "base/outdated.h"
 #include "base/owner.h"
+#include "base/subtransaction.h"
 #include "base/tables.h"
 #include "queue/batch.h"
 #include "queue/history.h"
@@ -324,39 +323,28 @@ delete_rows(Datum *tids, int n)
 	pm_execute(&delete_old, values, NULL, 0);
 }
 
+/* See try_delete. */
+static bool
+delete_row(void *arg)
+{
+	delete_rows(arg, 1);
+	return true;
+}
+
+/* Whether it is the row that cannot go; all else is the whole step's matter. */
+static bool
+is_in_use(int sqlstate)
+{
+	return ERRCODE_TO_CATEGORY(sqlstate) ==
+		ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION ||
+		sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
 /* Delete a row, in a subtransaction; false if that cannot be done. */
 static bool
 try_delete(Datum tid)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool deleted = false;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		delete_rows(&tid, 1);
-		ReleaseCurrentSubTransaction();
-		deleted = true;
-	}
-	PG_CATCH();
-	{
-		int			sqlstate = geterrcode();
-
-		/* All else is the whole step's matter */
-		if (ERRCODE_TO_CATEGORY(sqlstate) !=
-			ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
-			sqlstate != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return deleted;
+	return pm_run_subtransaction(delete_row, &tid, is_in_use);
 }
 
 /*

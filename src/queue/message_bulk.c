@@ -15,7 +15,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -24,12 +23,12 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/args.h"
 #include "base/owner.h"
 #include "base/errors.h"
+#include "base/subtransaction.h"
 #include "queue/queue.h"
 #include "queue/queue_session.h"
 #include "settings/config_store.h"
@@ -137,61 +136,58 @@ on_their_way(int32 lane, Datum ids)
 	return SPI_processed > 0;
 }
 
-/*
- * Cancel the next messages of a lane with ids above *above, which becomes the
- * last one's that was looked at.  Returns how many were cancelled; *more
- * becomes whether there may be others.  With the owner's rights.
- */
-static int64
-cancel_step(const Place *place, int32 lane, const char *usage_type,
-			int64 *above, bool *more)
+/* The next messages of a lane that are to be cancelled */
+typedef struct Step
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	const Place *place;
+	int32		lane;
+	const char *usage_type;		/* NULL: any */
+	int64		above;			/* with higher ids than that */
+	int64		last;			/* the last one's that was looked at */
+	int64		cancelled;		/* so many were */
+	bool		more;			/* whether there may be others */
+} Step;
+
+/*
+ * Cancel these messages; false if one of them has gone on its way.  With the
+ * owner's rights.
+ */
+static bool
+cancel_step(void *arg)
+{
+	Step	   *step = arg;
 	Datum		values[5];
 	Datum		cancel[2];
-	int64		last = *above;
-	int64		done = 0;
-	bool		flew;
+	bool		flew = false;
 	bool		isnull;
 	int			n;
 
-	BeginInternalSubTransaction(NULL);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 
 	/* As of now, also where the transaction's snapshot is older */
-	values[0] = Int32GetDatum(lane);
-	values[1] = Int32GetDatum(lane);
+	values[0] = Int32GetDatum(step->lane);
+	values[1] = Int32GetDatum(step->lane);
 	pm_execute_now(&find_in_flight, values, true);
 	values[3] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 							  &isnull);
-	values[1] = CStringGetTextDatum(usage_type ? usage_type : "");
-	values[2] = Int64GetDatum(*above);
+	values[1] = CStringGetTextDatum(step->usage_type ? step->usage_type : "");
+	values[2] = Int64GetDatum(step->above);
 	values[4] = Int64GetDatum(STEP);
-	pm_execute_now(place->next, values, true);
-	cancel[0] = Int32GetDatum(lane);
-	cancel[1] = result_ids(&n, &last);
-	flew = false;
+	pm_execute_now(step->place->next, values, true);
+	cancel[0] = Int32GetDatum(step->lane);
+	step->last = step->above;
+	step->cancelled = 0;
+	cancel[1] = result_ids(&n, &step->last);
+	step->more = n > 0;
 	if (n > 0)
 	{
-		pm_execute_now(place->cancel, cancel, false);
-		done = (int64) SPI_processed;
-		flew = on_their_way(lane, cancel[1]);
+		pm_execute_now(step->place->cancel, cancel, false);
+		step->cancelled = (int64) SPI_processed;
+		flew = on_their_way(step->lane, cancel[1]);
 	}
 	SPI_finish();
-	if (flew)
-		RollbackAndReleaseCurrentSubTransaction();
-	else
-		ReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-
-	*more = n > 0;
-	if (flew)
-		return 0;				/* once more, without those */
-	*above = last;
-	return done;
+	return !flew;
 }
 
 /*
@@ -223,15 +219,19 @@ postmark_cancel_all(PG_FUNCTION_ARGS)
 	{
 		for (i = 0; i < lengthof(places); i++)
 		{
-			int64		above = 0;
-			bool		more = true;
+			Step		step = {&places[i], PM_LANE(number, p), usage_type};
 
-			while (more)
+			do
 			{
 				CHECK_FOR_INTERRUPTS();
-				count += cancel_step(&places[i], PM_LANE(number, p),
-									 usage_type, &above, &more);
-			}
+
+				/* Else once more, without those */
+				if (pm_run_subtransaction(cancel_step, &step, NULL))
+				{
+					count += step.cancelled;
+					step.above = step.last;
+				}
+			} while (step.more);
 		}
 	}
 	pm_leave_owner(&scope);

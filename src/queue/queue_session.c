@@ -22,12 +22,12 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
 #include "base/owner.h"
+#include "base/subtransaction.h"
 #include "queue/batch.h"
 #include "queue/dedup.h"
 #include "queue/queue.h"
@@ -352,6 +352,28 @@ take_out(int64 id, Oid role)
 	return true;
 }
 
+/* A message to be cancelled, for whom */
+typedef struct Cancel
+{
+	int64		id;
+	Oid			role;
+} Cancel;
+
+/* See pm_message_cancel. */
+static bool
+cancel_body(void *arg)
+{
+	const Cancel *cancel = arg;
+	bool		done;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	pm_note_cancel();
+	done = take_out(cancel->id, cancel->role);
+	SPI_finish();
+	return done;
+}
+
 /*
  * Take a message out of the queue.  True is a promise that holds once the
  * transaction commits: it was unsent, and never will be sent.  False leaves
@@ -360,10 +382,9 @@ take_out(int64 id, Oid role)
 bool
 pm_message_cancel(int64 id, Oid role)
 {
+	Cancel		cancel = {id, role};
 	PmOwnerScope scope;
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = false;
+	bool		done;
 
 	pm_connect_owner(&scope);
 	if (in_flight(id))
@@ -373,35 +394,7 @@ pm_message_cancel(int64 id, Oid role)
 	}
 	SPI_finish();
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "could not connect to SPI");
-		pm_note_cancel();
-		done = take_out(id, role);
-		SPI_finish();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		/* Nobody else ends the subtransaction */
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		ReThrowError(error);
-	}
-	PG_END_TRY();
-	if (done)
-		ReleaseCurrentSubTransaction();
-	else
-		RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	done = pm_run_subtransaction(cancel_body, &cancel, NULL);
 	pm_leave_owner(&scope);
 	return done;
 }

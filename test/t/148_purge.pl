@@ -131,6 +131,27 @@ purge();
 ok($node->poll_query_until('postgres', old() =~ s/count\(\*\)/count(*) = 0/r),
 	'and these afterwards');
 
+# A row whose deletion is an error of another kind is no end of the worker
+keep();
+fill(100, 'default');
+$node->sql(<<'SQL');
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+CREATE TRIGGER refuse BEFORE DELETE ON postmark_history FOR EACH ROW EXECUTE FUNCTION refuse();
+SQL
+my $pid = $node->worker_pid;
+my $position = PostmarkExtra::log_position($node);
+purge();
+ok( PostmarkCluster::until_true(
+		sub {
+			2 <= (() = PostmarkExtra::log_since($node, $position) =~
+				  /could not purge its history: not this one/g);
+		}),
+	'what a trigger refuses is in the log, once more after a while');
+$node->sql('DROP TRIGGER refuse ON postmark_history');
+ok($node->poll_query_until('postgres', old() =~ s/count\(\*\)/count(*) = 0/r),
+	'and purged once it refuses no more');
+is($node->worker_pid, $pid, 'by the same worker');
+
 # An old snapshot keeps what was deleted, which is not walked over again
 my $count = $node->sql(
 	"SELECT count(*) FROM postmark_history WHERE email LIKE 'meanwhile%'");
