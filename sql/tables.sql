@@ -100,6 +100,9 @@ SELECT * FROM test.after($$SELECT test.as_attacher('CREATE TRIGGER x BEFORE INSE
 SELECT * FROM test.after($$SELECT test.as_attacher('CREATE TRIGGER x AFTER DELETE ON postmark_codes EXECUTE FUNCTION regress_postmark_attacher.rise()')$$, :issue);
 -- a condition can call any function there is
 SELECT * FROM test.after($$SELECT test.as_attacher('CREATE TRIGGER x BEFORE INSERT ON postmark_codes FOR EACH ROW WHEN (pg_catalog.query_to_xml(''SELECT 1'', true, true, '''') IS NOT NULL) EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()')$$, :issue);
+-- what queues messages never came to an end, and is not for tables of ours, whosever it is
+SELECT * FROM test.after('CREATE TRIGGER x AFTER INSERT ON postmark_history FOR EACH ROW EXECUTE FUNCTION postmark_enqueue_trigger(''email'', ''SignIn'')', 'SELECT postmark_wait(1)');
+SELECT * FROM test.after('CREATE TRIGGER x AFTER INSERT ON postmark_codes FOR EACH ROW EXECUTE FUNCTION postmark_issue_code_trigger(''email'', ''SignIn'')', :issue);
 SELECT * FROM test.after('CREATE RULE x AS ON INSERT TO postmark_codes DO ALSO SELECT regress_postmark_attacher.eq(1, 1)', :issue);
 SELECT * FROM test.after('ALTER TABLE postmark_queue ADD remark boolean DEFAULT regress_postmark_attacher.eq(1, 1)', :enqueue);
 SELECT * FROM test.after('ALTER TABLE postmark_queue ADD CHECK (1 OPERATOR(test.===) lane)', :enqueue);

@@ -219,6 +219,39 @@ check_index(const KeyIndex *expected, Relation rel, Fault *fault)
 						 RelationGetRelationName(rel)));
 }
 
+/*
+ * The extension's trigger function of that name that is for tables of others;
+ * NULL if there is none.
+ */
+const char *
+pm_sign_up_function(const char *name)
+{
+	static const char *const functions[] = {
+		"postmark_enqueue_trigger", "postmark_issue_code_trigger"
+	};
+	int			i;
+
+	for (i = 0; i < lengthof(functions); i++)
+		if (strcmp(name, functions[i]) == 0)
+			return functions[i];
+	return NULL;
+}
+
+/*
+ * Whether a trigger's function is one that queues a message.  On a table of
+ * ours it would do so for what the worker notes of each message, and never come
+ * to an end.
+ */
+static bool
+queues_messages(Oid function)
+{
+	char	   *name = get_func_name(function);
+
+	return name != NULL && pm_sign_up_function(name) != NULL &&
+		get_func_namespace(function) ==
+		get_rel_namespace(pm_object(PM_QUEUE));
+}
+
 static bool
 trusted_owner(Oid role)
 {
@@ -268,6 +301,11 @@ check_triggers(Relation rel, Fault *fault)
 			found_fault(fault,
 						"What is attached to the extension's tables runs with their owner's rights. Have the trigger's function look at the condition.",
 						psprintf("trigger \"%s\" of table \"%s\" has a condition",
+								 trigger->tgname, RelationGetRelationName(rel)));
+		else if (queues_messages(trigger->tgfoid))
+			found_fault(fault,
+						"Drop it: such a trigger is for tables of your own.",
+						psprintf("trigger \"%s\" of table \"%s\" queues messages",
 								 trigger->tgname, RelationGetRelationName(rel)));
 		else
 			check_function(rel, trigger->tgfoid,

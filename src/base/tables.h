@@ -201,6 +201,7 @@
 	COL_##identifier,
 
 extern int	pm_column_count(PmObject which);
+extern const char *pm_sign_up_function(const char *name);
 extern void pm_check_table(PmObject which);
 extern void pm_check_plan(SPIPlanPtr plan);
 extern const char *pm_tables_fault(const char **hint);

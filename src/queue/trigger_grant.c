@@ -19,6 +19,7 @@
 #include "utils/builtins.h"
 
 #include "base/catalog.h"
+#include "base/tables.h"
 #include "queue/trigger_grant.h"
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
@@ -27,16 +28,9 @@ static ProcessUtility_hook_type prev_process_utility = NULL;
 static const char *
 our_function(Node *stmt)
 {
-	static const char *const ours[] = {
-		"postmark_enqueue_trigger", "postmark_issue_code_trigger"
-	};
-	int			i;
-
-	for (i = 0; IsA(stmt, CreateTrigStmt) && i < lengthof(ours); i++)
-		if (strcmp(strVal(llast(((CreateTrigStmt *) stmt)->funcname)),
-				   ours[i]) == 0)
-			return ours[i];
-	return NULL;
+	if (!IsA(stmt, CreateTrigStmt))
+		return NULL;
+	return pm_sign_up_function(strVal(llast(((CreateTrigStmt *) stmt)->funcname)));
 }
 
 /* Called for whatever is said while the command runs. */
