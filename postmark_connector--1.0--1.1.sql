@@ -835,7 +835,7 @@ COMMENT ON COLUMN @extschema@.postmark_inquiries.message_stream IS
 COMMENT ON COLUMN @extschema@.postmark_inquiries.address IS
 	'the email with A to Z folded to a to z';
 COMMENT ON COLUMN @extschema@.postmark_inquiries.noted_at IS
-	'when it turned out that there is something to ask';
+	'when it turned out that there is something to ask, or when asking was last in vain: the first is asked about next';
 COMMENT ON COLUMN @extschema@.postmark_feedback_progress.connector IS
 	'of postmark_settings';
 COMMENT ON COLUMN @extschema@.postmark_feedback_progress.message_stream IS

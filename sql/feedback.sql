@@ -246,6 +246,33 @@ SELECT test.asked('lea@example.com');
 SELECT test.sandbox('POST', 'config', '{"inactive_recipients": ["kim@example.com", "max@example.com"]}') IS NOT NULL;
 SELECT test.hearsay('Max@example.com', false);
 SELECT test.asked('max@example.com');
+-- a stream that Postmark does not know is no question
+CREATE FUNCTION test.hearsay_of(stream text, who text) RETURNS boolean LANGUAGE sql AS $$
+	SELECT test.post(jsonb_build_object('RecordType', 'SpamComplaint', 'Email', who,
+		'BouncedAt', '2026-01-01T00:00:00Z', 'MessageStream', stream))
+$$;
+SELECT test.hearsay_of('gone', 'noa@example.com');
+SELECT test.asked('noa@example.com');
+SELECT count(*) FROM postmark_inquiries;
+-- one that is not answered keeps no other waiting
+SELECT test.sandbox('POST', 'rules', '{"path": "/message-streams/broken/*", "action": {"status": 500}}') IS NOT NULL;
+BEGIN;
+SELECT test.hearsay_of('broken', 'ora@example.com');
+SELECT test.hearsay('pia@example.com', true);
+COMMIT;
+DO $$
+BEGIN
+	FOR i IN 1..600 LOOP
+		EXIT WHEN (SELECT min(address) = 'pia@example.com' FROM (SELECT address FROM postmark_inquiries ORDER BY noted_at LIMIT 1) first);
+		PERFORM pg_sleep(0.05);
+	END LOOP;
+END
+$$;
+SELECT test.hearsay('quin@example.com', true);
+SELECT test.asked('pia@example.com');
+SELECT address FROM postmark_inquiries WHERE address ~ '^(ora|pia)';
+DELETE FROM postmark_inquiries;
+SELECT test.sandbox('DELETE', 'rules') IS NOT NULL;
 -- suppressed no more
 SELECT postmark_unsuppress('MAX@example.com');
 SELECT count(*) FROM postmark_suppressions WHERE email ~* '^max';

@@ -122,8 +122,14 @@ static PmStatement put_inquiry = {
 
 static PmStatement next_inquiry = {
 	"SELECT message_stream, address FROM @.postmark_inquiries"
-	" WHERE connector" PM_EQ "$1 ORDER BY message_stream, address LIMIT 1",
+	" WHERE connector" PM_EQ "$1 ORDER BY noted_at LIMIT 1",
 	1, {TEXTOID}
+};
+static PmStatement put_off_inquiry = {
+	"UPDATE @.postmark_inquiries SET noted_at = pg_catalog.clock_timestamp()"
+	" WHERE connector" PM_EQ "$1 AND message_stream" PM_EQ "$2"
+	" AND address" PM_EQ "$3",
+	3, {TEXTOID, TEXTOID, TEXTOID}
 };
 static PmStatement delete_inquiry = {
 	"DELETE FROM @.postmark_inquiries WHERE connector" PM_EQ "$1"
@@ -439,8 +445,8 @@ pm_inquiry_put(const PmConnector *connector, const PmEvent *event)
 }
 
 /*
- * An address of a connector that Postmark is to be asked about, palloc'd; false
- * if there is none.  For the worker's transactions, as all below.
+ * The address of a connector that Postmark is to be asked about first, palloc'd;
+ * false if there is none.  For the worker's transactions, as all below.
  */
 bool
 pm_inquiry_next(const char *connector, char **stream, char **address)
@@ -456,6 +462,19 @@ pm_inquiry_next(const char *connector, char **stream, char **address)
 	*stream = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	*address = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
 	return true;
+}
+
+/* Postmark did not answer: ask about all others first. */
+void
+pm_inquiry_put_off(const char *connector, const char *stream,
+				   const char *address)
+{
+	Datum		values[3];
+
+	values[0] = CStringGetTextDatum(connector);
+	values[1] = CStringGetTextDatum(stream);
+	values[2] = CStringGetTextDatum(address);
+	pm_execute(&put_off_inquiry, values, NULL, 0);
 }
 
 /*

@@ -31,6 +31,8 @@ extern void pm_suppression_put(const PmConnector *connector,
 							   const PmEvent *event);
 extern bool pm_inquiry_next(const char *connector, char **stream,
 							char **address);
+extern void pm_inquiry_put_off(const char *connector, const char *stream,
+							   const char *address);
 extern void pm_inquiry_answered(const PmConnector *connector,
 								const char *stream, const char *address,
 								const PmEvent *event);

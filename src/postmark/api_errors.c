@@ -124,6 +124,18 @@ pm_api_error_outcome(int error_code, PmOutcome *outcome)
 }
 
 /*
+ * Whether Postmark knows no such message stream, or none that can send: what
+ * is asked about one has no other answer.
+ */
+bool
+pm_api_blames_stream(const PmVerdict *verdict)
+{
+	int			i = find_code(verdict->error_code);
+
+	return i >= 0 && error_codes[i].hint == hint_stream;
+}
+
+/*
  * A verdict that is not PM_ACCEPTED in words: one or more whole sentences,
  * with the HTTP status and Postmark's ErrorCode where there are such.
  * Palloc'd; raises no error.  Secrets that the verdict's text may repeat are

@@ -49,6 +49,7 @@ typedef struct PmVerdict
 #define PM_MASK_MIN 3
 
 extern bool pm_api_error_outcome(int error_code, PmOutcome *outcome);
+extern bool pm_api_blames_stream(const PmVerdict *verdict);
 extern char *pm_api_detail(const PmVerdict *verdict);
 extern const char *pm_api_hint(const PmVerdict *verdict);
 extern void pm_api_mask(char *text, const char *secret);

@@ -125,6 +125,15 @@ pm_inquiry_ask(PmChannel *channel, PmMoment now)
 }
 
 static void
+put_off_body(void *arg)
+{
+	Question   *question = arg;
+
+	pm_inquiry_put_off(question->channel->name, question->stream,
+					   question->address);
+}
+
+static void
 answered_body(void *arg)
 {
 	Question   *question = arg;
@@ -147,6 +156,7 @@ answer_came(void *arg, PmHttpRequest *request)
 	PmSuppression found;
 	PmEvent		event;
 	bool		final;
+	bool		stored;
 	int			sqlstate;
 
 	pm_http_result(request, &result);
@@ -159,14 +169,16 @@ answer_came(void *arg, PmHttpRequest *request)
 			question.event = &event;
 	}
 	else
-		final = verdict.outcome == PM_REFUSED;
+		final = verdict.outcome == PM_REFUSED ||
+			pm_api_blames_stream(&verdict);
 	pm_http_release(request);
 
-	inquiry->at = PM_AT_ONCE;
-	if (!final ||
-		!pm_run_transaction("store what Postmark says of an address",
-							answered_body, &question, &sqlstate))
-		inquiry->at = pm_later(pm_moment(), ASK_AGAIN);
+	stored = pm_run_transaction(final ? "store what Postmark says of an address" :
+								"put off asking about an address",
+								final ? answered_body : put_off_body,
+								&question, &sqlstate);
+	inquiry->at = final && stored ? PM_AT_ONCE :
+		pm_later(pm_moment(), ASK_AGAIN);
 	pfree(inquiry->stream);
 	pfree(inquiry->address);
 	inquiry->asked = false;
