@@ -109,14 +109,14 @@ ALTER TABLE @extschema@.postmark_secrets ENABLE REPLICA TRIGGER postmark_setting
 -- ----------------------------------------------------------------------
 
 -- Statistics would keep addresses after their rows are gone; those that there
--- are go now.
-ALTER TABLE @extschema@.postmark_deferred ALTER email SET STATISTICS 0;
-ALTER TABLE @extschema@.postmark_history ALTER email SET STATISTICS 0;
+-- are go now. Postmark names the recipient in some of its errors.
+ALTER TABLE @extschema@.postmark_deferred ALTER email SET STATISTICS 0, ALTER last_error SET STATISTICS 0;
+ALTER TABLE @extschema@.postmark_history ALTER email SET STATISTICS 0, ALTER last_error SET STATISTICS 0;
 ALTER TABLE @extschema@.postmark_codes ALTER address SET STATISTICS 0, ALTER email SET STATISTICS 0;
 ALTER TABLE @extschema@.postmark_sends ALTER address SET STATISTICS 0;
 DELETE FROM pg_catalog.pg_statistic s USING pg_catalog.pg_attribute a
 WHERE a.attrelid OPERATOR(pg_catalog.=) s.starelid AND a.attnum OPERATOR(pg_catalog.=) s.staattnum
-	AND a.attname OPERATOR(pg_catalog.=) ANY ('{email,address}'::pg_catalog.name[])
+	AND a.attname OPERATOR(pg_catalog.=) ANY ('{email,address,last_error}'::pg_catalog.name[])
 	AND s.starelid OPERATOR(pg_catalog.=) ANY (ARRAY['@extschema@.postmark_queue', '@extschema@.postmark_deferred',
 		'@extschema@.postmark_history', '@extschema@.postmark_codes', '@extschema@.postmark_sends']::pg_catalog.regclass[]::pg_catalog.oid[]);
 
@@ -321,7 +321,8 @@ CREATE TABLE @extschema@.postmark_suppressed (
 	PRIMARY KEY (connector, message_stream, address)
 );
 CREATE INDEX postmark_suppressed_key ON @extschema@.postmark_suppressed (key) WHERE NOT lifted;
-ALTER TABLE @extschema@.postmark_suppressed ALTER address SET STATISTICS 0, ALTER email SET STATISTICS 0;
+ALTER TABLE @extschema@.postmark_suppressed ALTER address SET STATISTICS 0, ALTER email SET STATISTICS 0,
+	ALTER key SET STATISTICS 0;
 CREATE FUNCTION @extschema@.postmark_suppressed_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.postmark_suppressed_changed() IS

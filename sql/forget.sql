@@ -41,6 +41,8 @@ SELECT postmark_pause();
 SELECT postmark_enqueue('aNN@example.com', 'Register', '493021', '{"name": "Ann"}') AS unsent \gset
 SELECT postmark_enqueue('ann@example.com', 'Register', '493021', send_after => now() + interval '1 day') AS later \gset
 SELECT relation FROM test.traces('ann@example\.com') ORDER BY 1;
+-- as Postmark says it of an address that is suppressed
+UPDATE postmark_history SET last_error = 'Found inactive addresses: ann@example.com.' WHERE id = :sent;
 ANALYZE;
 SELECT postmark_forget('ann@EXAMPLE.com') > 10 AS rows;
 SELECT * FROM test.traces('ann@example\.com');
