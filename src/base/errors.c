@@ -18,18 +18,27 @@
 #include "base/errors.h"
 
 /*
- * Error context callback: in place of a row, or a key, that a constraint
- * refuses, say that it is not shown.  The extension's tables have none that its
- * own rows could break; whoever adds one need not know what is in them.
+ * Error context callback for work on the extension's tables.
+ *
+ * In place of a row, or a key, that a constraint refuses, say that it is not
+ * shown.  The extension's tables have none that its own rows could break;
+ * whoever adds one need not know what is in them.  In place of the statements
+ * of all sessions in a deadlock, which the server would write to its log, say
+ * the same: those are others' as well, which hide theirs in vain.
  *
  * Runs while an error is being built, so it must not raise one.
  */
 void
-pm_mask_row(void *arg)
+pm_mask_secrets(void *arg)
 {
 	if (ERRCODE_TO_CATEGORY(geterrcode()) ==
 		ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
 		errdetail("The row is not shown: there may be a code in it.");
+	else if (geterrcode() == ERRCODE_T_R_DEADLOCK_DETECTED)
+	{
+		errdetail_log("The statements are not shown: there may be a code in them.");
+		errhint("Try the transaction again.");
+	}
 }
 
 /*
@@ -45,7 +54,7 @@ pm_mask_row(void *arg)
 static void
 hide_statement(void *arg)
 {
-	pm_mask_row(arg);
+	pm_mask_secrets(arg);
 	errhidestmt(true);
 	errhidecontext(true);
 }

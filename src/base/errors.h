@@ -39,7 +39,7 @@
 	} \
 	extern int	no_such_variable
 
-extern void pm_mask_row(void *arg);
+extern void pm_mask_secrets(void *arg);
 extern Datum pm_call_hidden(PGFunction function, FunctionCallInfo fcinfo);
 
 #endif							/* PM_ERRORS_H */

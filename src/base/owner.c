@@ -104,7 +104,7 @@ pm_enter_owner(PmOwnerScope *scope)
 						   SECURITY_RESTRICTED_OPERATION);
 	scope->guc_level = NewGUCNestLevel();
 	pin_settings();
-	scope->mask.callback = pm_mask_row;
+	scope->mask.callback = pm_mask_secrets;
 	scope->mask.arg = NULL;
 	scope->mask.previous = error_context_stack;
 	error_context_stack = &scope->mask;

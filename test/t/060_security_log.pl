@@ -400,6 +400,36 @@ ok($node->wait_finished, 'it goes on when the constraint is gone');
 is(scalar(() = $sandbox->messages(recipient => 'never@example.com')),
 	1, 'and the message was sent once');
 
+# A deadlock, of which the server logs the statements of both sessions
+my $deadlock = PostmarkExtra::log_position($node);
+my $peer = PostmarkExtra::background(
+	$node,
+	"SET application_name = 'peer'",
+	'BEGIN',
+	"SELECT postmark_enqueue('peer\@example.com', 'Register', dedup_key => 'first')",
+	"DO \$\$ BEGIN
+		WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'transactionid')
+		LOOP PERFORM pg_sleep(0.01); PERFORM pg_stat_clear_snapshot(); END LOOP;
+	END \$\$",
+	"SELECT postmark_enqueue('peer\@example.com', 'Register', '$CODE', dedup_key => 'second')",
+	'ROLLBACK');
+PostmarkCluster::until_true(
+	sub {
+		$node->sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'peer' AND query ~ '^DO'");
+	});
+my $victim = PostmarkExtra::error_of($node,
+	"BEGIN;
+	SELECT postmark_enqueue('bob\@example.com', 'Register', dedup_key => 'second');
+	SELECT postmark_enqueue('bob\@example.com', 'Register', '$CODE', dedup_key => 'first');
+	ROLLBACK");
+my (undef, undef, $peer_error) = $peer->finish;
+is(scalar(() = "$victim->{err}$peer_error" =~ /deadlock detected/g),
+	1, 'two sessions meet in a deadlock');
+my $deadlock_log = PostmarkExtra::log_since($node, $deadlock);
+like($deadlock_log, qr/deadlock detected.*The statements are not shown/s,
+	'which is in the log');
+no_secret($deadlock_log, 'without the statements');
+
 # Tables, once finished
 is( $node->sql(
 		"SELECT count(*) FROM postmark_history WHERE status = 'sent' AND (code IS NOT NULL OR payload IS NOT NULL)"
