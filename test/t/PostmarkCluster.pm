@@ -47,6 +47,7 @@ use IPC::Run;
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use PostmarkSession;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
@@ -67,6 +68,19 @@ our %ALIASES = (
 		my @result = wantarray ? $query->(@_) : scalar($query->(@_));
 		chomp $result[0];
 		return wantarray ? @result : $result[0];
+	};
+}
+
+# Of standbys as well, which are no PostmarkCluster
+{
+	no warnings 'redefine';
+	my $poll = \&PostgreSQL::Test::Cluster::poll_query_until;
+	*PostgreSQL::Test::Cluster::poll_query_until = sub {
+		my ($self, $database, $query) = @_;
+		# What is more than one query wants a psql
+		return &$poll
+		  if !defined $query || $query =~ /\\|;\s*\S/ || $query !~ /^\s*SELECT\b/i;
+		return &_poll_in_session;
 	};
 }
 
@@ -449,6 +463,63 @@ sub accounted
 	splice(@problems, 20, @problems - 20, '...') if @problems > 20;
 	diag(join("\n", @problems)) unless $result;
 	return $result;
+}
+
+=pod
+
+=item $node->poll_query_until($database, $query, $expected)
+
+As ever, but in one session, that begins anew where the connection breaks.
+It is not in a transaction between the looks.
+
+=cut
+
+sub _poll_in_session
+{
+	my ($self, $database, $query, $expected) = @_;
+	my $timeout = $PostgreSQL::Test::Utils::timeout_default;
+	my $start = time();
+	my ($session, $out, $err);
+	$expected //= 't';
+
+	for (;;)
+	{
+		my $deadline = $start + $timeout;
+		$session = PostmarkSession->new($self, $database, $deadline)
+		  unless defined $session && $session->usable;
+		($out, $err) =
+		  defined $session
+		  ? $session->query($query, $deadline)
+		  : ('', "no connection: $@");
+		last if $err eq '' && $out eq $expected;
+		last if time() > $deadline;
+		_pause($start);
+	}
+	$session->quit if defined $session;
+	return 1 if $err eq '' && $out eq $expected;
+
+	diag(<<"END");
+poll_query_until timed out executing this query:
+$query
+expecting this output:
+$expected
+last actual query output:
+$out
+with stderr:
+$err
+END
+	return 0;
+}
+
+# Until the next look of a wait that began then: 5 ms at first, 100 ms in the
+# end, so that no wait is much longer than it must be, and no look that costs
+# something is taken hundreds of times.
+sub _pause
+{
+	my ($start) = @_;
+	my $pause = (time() - $start) / 20;
+	usleep(1e6 * ($pause < 0.005 ? 0.005 : $pause > 0.1 ? 0.1 : $pause));
+	return;
 }
 
 =pod
