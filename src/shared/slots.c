@@ -291,6 +291,25 @@ pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet)
 	return may;
 }
 
+/*
+ * Whether this worker has not collected yet that settings changed, or that a
+ * connector is to go on.  Asked after a snapshot was taken, "no" means: whoever
+ * queued what it shows had been told of no newer settings than the worker.
+ */
+bool
+pm_settings_pending(void)
+{
+	bool		pending;
+
+	if (our_slot == NULL)
+		return false;
+	SpinLockAcquire(&our_slot->mutex);
+	pending = (our_slot->pending.reasons &
+			   (PM_WAKE_SETTINGS | PM_WAKE_RESUME)) != 0;
+	SpinLockRelease(&our_slot->mutex);
+	return pending;
+}
+
 /* This process is the worker of the slot. */
 void
 pm_slot_is_ours(PmSlot *slot)

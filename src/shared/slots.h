@@ -141,6 +141,7 @@ extern void pm_slot_answer(PmSlot *slot, uint64 changes);
 extern uint64 pm_slot_changes(PmSlot *slot);
 extern bool pm_slot_answered(PmSlot *slot, uint64 changes);
 extern bool pm_slot_may_sleep(PmSlot *slot, const uint64 *quiet);
+extern bool pm_settings_pending(void);
 extern void pm_slot_is_ours(PmSlot *slot);
 extern void pm_health_begin(void);
 extern void pm_health_end(const char *what, const char *error);

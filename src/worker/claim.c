@@ -29,6 +29,7 @@
 #include "queue/queue.h"
 #include "settings/connector.h"
 #include "settings/guc.h"
+#include "shared/slots.h"
 #include "shared/transaction.h"
 #include "shared/wakeup.h"
 #include "worker/channel.h"
@@ -330,18 +331,28 @@ store_aside(PmBatch *aside, PmLane *lane, bool careful)
 	}
 }
 
-/* Claim a batch from one lane and write its intent; false: there was none. */
+/*
+ * Claim a batch from one lane and write its intent; false: there was none.
+ *
+ * Settings may have changed since the worker read them, and what was queued
+ * after that is not to go by the old ones: not out of a connector that is
+ * paused by now, or captures.  What was read is looked at again with the new.
+ */
 static bool
 claim(PmTurn *turn, PmChannel *channel, PmLane *lane, Source source)
 {
 	PmMoment	now = turn->now;
 	bool		deferred = source != FROM_QUEUE;
-	PmBatch    *batch = pm_batch_create(CurrentMemoryContext, lane->lane,
-										deferred, pm_batch_size);
-	PmBatch    *aside = pm_batch_create(CurrentMemoryContext, lane->lane,
-										deferred, pm_batch_size * 2);
+	PmBatch    *batch;
+	PmBatch    *aside;
 	PmJob	   *job;
 
+	if (pm_settings_pending())
+		return false;
+	batch = pm_batch_create(CurrentMemoryContext, lane->lane, deferred,
+							pm_batch_size);
+	aside = pm_batch_create(CurrentMemoryContext, lane->lane, deferred,
+							pm_batch_size * 2);
 	turn->claiming = channel;
 	turn->claiming_lane = lane;
 	turn->claiming_deferred = deferred;
@@ -351,6 +362,12 @@ claim(PmTurn *turn, PmChannel *channel, PmLane *lane, Source source)
 					  now);
 	else
 		read_lane(channel, lane, batch, aside, now);
+	if (pm_settings_pending())
+	{
+		pm_turn_unread_lane(turn);
+		MemoryContextDelete(batch->context);
+		return false;
+	}
 	if (aside->nmessages > 0)
 		store_aside(aside, lane, turn->careful);
 	if (deferred || (lane->late.n == 0 && lane->locked.n == 0))

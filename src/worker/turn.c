@@ -81,6 +81,17 @@ pm_turn_note_lane(PmTurn *turn, PmLane *lane)
 	turn->lanes[turn->nlanes++].before = *lane;
 }
 
+/* Nothing comes of what was read of the lane that was noted last. */
+void
+pm_turn_unread_lane(PmTurn *turn)
+{
+	PmLaneBefore *last;
+
+	Assert(turn->nlanes > 0);
+	last = &turn->lanes[--turn->nlanes];
+	*last->lane = last->before;
+}
+
 /* The transaction has committed: its jobs are real. */
 void
 pm_turn_committed(PmTurn *turn)

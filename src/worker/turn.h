@@ -46,6 +46,7 @@ extern void pm_turn_begin(PmTurn *turn, bool careful);
 extern void pm_turn_expect_jobs(PmTurn *turn, int n);
 extern void pm_turn_note_job(PmTurn *turn, PmJob *job);
 extern void pm_turn_note_lane(PmTurn *turn, PmLane *lane);
+extern void pm_turn_unread_lane(PmTurn *turn);
 extern void pm_turn_committed(PmTurn *turn);
 extern void pm_turn_failed(PmTurn *turn);
 

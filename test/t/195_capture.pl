@@ -71,6 +71,36 @@ is( $node->sql(
 	'with its message sent');
 $sandbox->clear_rules;
 
+# Settings change while the worker stores the first result.  In the same
+# transaction it claims the message for which there was no room before, and
+# finds one that came with the new settings.
+deliver('postmark');
+$sandbox->rule(path => '/email*', action => { latency => 1 });
+$node->enqueue(8 * 20 + 1, prefix => 'stored');
+$sandbox->wait_for(in_flight => 8);
+$node->sql(
+	q{
+	BEGIN;
+	SELECT postmark_configure(postmark_config() || '{"delivery": "capture"}');
+	SELECT postmark_enqueue('changed1@t.example', 'Generic', '1');
+	LOCK TABLE postmark_history;
+	DO $$
+	BEGIN
+		WHILE NOT EXISTS (SELECT FROM pg_locks
+				WHERE relation = 'postmark_history'::regclass AND NOT granted) LOOP
+			PERFORM pg_sleep(0.001);
+		END LOOP;
+	END $$;
+	COMMIT;
+	});
+ok($node->wait_finished, 'messages are finished after settings changed');
+is( $node->sql(
+		"SELECT count(*) FROM postmark_captured WHERE email = 'changed1\@t.example'"
+	),
+	'1',
+	'what the worker has not been told of yet holds for what comes with it');
+$sandbox->clear_rules;
+
 #
 # In doubt: it may have been sent, so it is not kept, and nobody is asked
 #
