@@ -22,12 +22,15 @@ BEGIN
 		WHERE p.oid OPERATOR(pg_catalog.=) old::pg_catalog.regprocedure::pg_catalog.oid;
 	EXECUTE pg_catalog.concat('DROP FUNCTION ', old);
 	EXECUTE definition;
+
+	-- Also where ALTER DEFAULT PRIVILEGES gave PUBLIC nothing: it has the server
+	-- note what the function begins with.
+	EXECUTE pg_catalog.concat('REVOKE ALL ON FUNCTION ', new, ' FROM PUBLIC');
 	FOR command IN
 		SELECT pg_catalog.concat('REVOKE ALL ON FUNCTION ', new, ' FROM ',
-				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+				a.grantee::pg_catalog.regrole)
 		FROM pg_catalog.pg_proc p
-			CROSS JOIN LATERAL pg_catalog.aclexplode(
-				coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+			CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a
 		WHERE p.oid OPERATOR(pg_catalog.=) new::pg_catalog.regprocedure::pg_catalog.oid
 			AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
 	LOOP

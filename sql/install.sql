@@ -101,6 +101,12 @@ ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM regress_postmark_given;
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM regress_postmark_given;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE ALL ON TABLES FROM PUBLIC;
 DROP ROLE regress_postmark_given;
+-- and with some that do not even give what the server would
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC;
+DROP EXTENSION postmark_connector;
+CREATE EXTENSION postmark_connector;
+SELECT * FROM test.grants;
+ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
 
 --
 -- In a schema of its own, with a name that needs quotes, which is renamed
