@@ -472,6 +472,23 @@ pm_check_table(PmObject which)
 }
 
 /*
+ * Whether a statement writes, so that triggers may be fired.  A SELECT does
+ * that has a DELETE in its WITH.
+ */
+static bool
+is_writing(const CachedPlanSource *source)
+{
+	ListCell   *lc;
+
+	if (source->commandTag != CMDTAG_SELECT)
+		return true;
+	foreach(lc, source->query_list)
+		if (lfirst_node(Query, lc)->hasModifyingCTE)
+			return true;
+	return false;
+}
+
+/*
  * Lock the relations of the extension that a plan uses, as its execution will,
  * and check them.  To be called anew, with a plan made anew if need be, until
  * pm_catalog_changes stays what it was.
@@ -486,8 +503,8 @@ pm_check_plan(SPIPlanPtr plan)
 	foreach(source, SPI_plan_get_plan_sources(plan))
 	{
 		CachedPlanSource *plansource = lfirst(source);
-		LOCKMODE	mode = plansource->commandTag == CMDTAG_SELECT ||
-			RecoveryInProgress() ? AccessShareLock : RowExclusiveLock;
+		LOCKMODE	mode = is_writing(plansource) && !RecoveryInProgress() ?
+			RowExclusiveLock : AccessShareLock;
 
 		foreach(lc, plansource->relationOids)
 		{
