@@ -318,12 +318,12 @@ take_out(int64 id, Oid role)
 	values[0] = lanes(0);
 	values[1] = Int64GetDatum(id);
 	values[2] = others(role);
-	pm_execute(&delete_queue, values, NULL, 0);
+	pm_execute_now(&delete_queue, values, false);
 	if (SPI_processed == 0)
 	{
 		values[0] = Int64GetDatum(id);
 		values[1] = values[2];
-		pm_execute(&delete_deferred, values, NULL, 0);
+		pm_execute_now(&delete_deferred, values, false);
 	}
 	if (SPI_processed == 0)
 		return false;
@@ -433,7 +433,7 @@ pm_message_requeue(int64 id, Oid role)
 	pm_connect_owner(&scope);
 	values[0] = Int64GetDatum(id);
 	values[1] = others(role);
-	pm_execute(&delete_failed, values, NULL, 0);
+	pm_execute_now(&delete_failed, values, false);
 	if (SPI_processed == 0)
 	{
 		pm_disconnect_owner(&scope);

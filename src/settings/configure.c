@@ -151,9 +151,9 @@ static PmStatement delete_dedup_keys = {
 
 static PmStatement set_paused = {
 	"UPDATE @.postmark_settings"
-	" SET paused_at = pg_catalog.clock_timestamp(), pause_reason = $2"
+	" SET paused_at = pg_catalog.clock_timestamp(), pause_reason = NULL"
 	" WHERE connector" PM_EQ "$1",
-	2, {TEXTOID, TEXTOID}
+	1, {TEXTOID}
 };
 
 static PmStatement set_pause_reason = {
@@ -436,7 +436,6 @@ postmark_pause(PG_FUNCTION_ARGS)
 {
 	PmOwnerScope scope;
 	Datum		values[4];
-	char		nulls[2] = {' ', ' '};
 	TimestampTz now = GetCurrentTimestamp();
 	char	   *name;
 	char	   *reason;
@@ -463,11 +462,13 @@ postmark_pause(PG_FUNCTION_ARGS)
 	paused = pm_connector_by_number(number)->paused;
 
 	values[0] = CStringGetTextDatum(name);
-	PM_NULLABLE_TEXT(values, nulls, 1, reason);
 	if (!paused)
-		pm_execute(&set_paused, values, nulls, 0);
-	else if (reason)
-		pm_execute(&set_pause_reason, values, nulls, 0);
+		pm_execute_now(&set_paused, values, false);
+	if (reason)
+	{
+		values[1] = CStringGetTextDatum(reason);
+		pm_execute_now(&set_pause_reason, values, false);
+	}
 
 	values[0] = Int32GetDatum(PM_LANE(number, PM_PRIORITIES - 1));
 	values[1] = Int32GetDatum(PM_LANE(number, 0));
@@ -511,7 +512,7 @@ postmark_resume(PG_FUNCTION_ARGS)
 	paused = pm_connector_by_number(number)->paused;
 	values[0] = CStringGetTextDatum(name);
 	if (paused)
-		pm_execute(&set_resumed, values, NULL, 0);
+		pm_execute_now(&set_resumed, values, false);
 	pm_execute_now(&find_trouble, values, true);
 	troubled = SPI_processed > 0;
 
