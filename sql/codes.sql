@@ -31,6 +31,14 @@ SELECT postmark_verify_code('ANN@T.EXAMPLE', 'Register', :'code');
 SELECT postmark_verify_code('ann@t.example', 'Register', :'code');
 SELECT length(code_key) FROM postmark_secrets;
 
+-- each digit as often as any other: of 120,000 the first six digits make out
+-- 0.6; one byte modulo 10 would make it 0.6094
+BEGIN;
+SELECT postmark_configure(test.config('{"codeLength": 12, "sendLimit": 0}'));
+SELECT count(postmark_issue_code(format('u%s@t.example', n / 50), 'Register')) FROM generate_series(1, 10000) n;
+SELECT avg((digit < '6')::int) BETWEEN 0.5939 AND 0.6061 FROM postmark_queue, regexp_split_to_table(code, '') digit WHERE email ~ '^u[0-9]';
+ROLLBACK;
+
 -- as people type it, and as a form hands on an address
 BEGIN;
 SELECT postmark_issue_code('ben@t.example', 'Register') > 0;
@@ -58,12 +66,19 @@ SELECT * FROM postmark_verify_token(:'token', 'SignIn', consume => false);
 SELECT * FROM postmark_verify_token(repeat('A', 32), 'Register', consume => false);
 COMMIT;
 
--- an edited row is nobody's, not even the editor's
-BEGIN;
-UPDATE postmark_codes SET email = 'eve@t.example' WHERE token;
-SELECT * FROM postmark_verify_token(:'token', 'Register', consume => false);
-ROLLBACK;
-UPDATE postmark_codes SET expires_at = expires_at + interval '1 hour' WHERE token;
+-- an edited row is nobody's, not even the editor's; edited back it is good again
+SELECT format('UPDATE postmark_codes SET %s WHERE token', edit),
+	format('SELECT * FROM postmark_verify_token(%L, %L, consume => false)', :'token', usage_type),
+	format('UPDATE postmark_codes SET %s WHERE token', back)
+FROM (VALUES ($$email = 'eve@t.example'$$, 'Register', $$email = 'cid@t.example'$$),
+	($$address = 'eve@t.example'$$, 'Register', $$address = 'cid@t.example'$$),
+	($$usage_type = 'SignIn'$$, 'SignIn', $$usage_type = 'Register'$$),
+	($$expires_at = expires_at + interval '1 hour'$$, 'Register', $$expires_at = expires_at - interval '1 hour'$$),
+	($$id = -id$$, 'Register', $$id = -id$$),
+	($$hmac = '\x00'$$, 'Register', format('hmac = %L', (SELECT hmac FROM postmark_codes WHERE token)))) v(edit, usage_type, back)
+\set ECHO none
+\gexec
+\set ECHO all
 SELECT * FROM postmark_verify_token(:'token', 'Register', consume => false);
 UPDATE postmark_codes SET seal = NULL WHERE token;
 SELECT * FROM postmark_verify_token(:'token', 'Register', consume => false);
@@ -78,7 +93,16 @@ BEGIN;
 SELECT postmark_issue_code('cid@t.example', 'Register') > 0;
 SELECT code FROM postmark_queue WHERE email = 'cid@t.example' AND code IS NOT NULL \gset
 COMMIT;
-UPDATE postmark_codes SET expires_at = expires_at + interval '1 hour';
+SELECT format('UPDATE postmark_codes SET %s WHERE NOT token', edit),
+	format('SELECT postmark_verify_code(%L, %L, %L)', address, usage_type, :'code'),
+	format('UPDATE postmark_codes SET %s WHERE NOT token', back)
+FROM (VALUES ($$address = 'eve@t.example'$$, 'eve@t.example', 'Register', $$address = 'cid@t.example'$$),
+	($$usage_type = 'SignIn'$$, 'cid@t.example', 'SignIn', $$usage_type = 'Register'$$),
+	($$expires_at = expires_at + interval '1 hour'$$, 'cid@t.example', 'Register', $$expires_at = expires_at - interval '1 hour'$$),
+	($$id = -id$$, 'cid@t.example', 'Register', $$id = -id$$)) v(edit, address, usage_type, back)
+\set ECHO none
+\gexec
+\set ECHO all
 SELECT postmark_verify_code('cid@t.example', 'Register', :'code');
 DELETE FROM postmark_codes;
 
