@@ -527,9 +527,18 @@ pm_http_wait(long timeout_ms, uint32 wait_event_info)
 {
 	WaitEvent	events[3];
 	int			n_events;
-	long		timer_ms;
+	PmMoment	due;
 
-	if (!ready)
+	/* A request may have finished within pm_http_start, or failed there. */
+	collect();
+	if (finished > 0)
+	{
+		finished = 0;
+		return;
+	}
+
+	/* Of a multi handle that has failed nothing is left to be seen to. */
+	if (!ready || broken)
 	{
 		int			wake = WL_LATCH_SET;
 
@@ -542,18 +551,14 @@ pm_http_wait(long timeout_ms, uint32 wait_event_info)
 		return;
 	}
 
-	/* A request may have finished within pm_http_start, or failed there. */
-	collect();
-	if (finished > 0)
+	due = Min(timer_due, next_give_up());
+	if (due != PM_NEVER)
 	{
-		finished = 0;
-		return;
-	}
+		long		due_ms = pm_ms_until(due);
 
-	/* Without requests libcurl has nothing to be woken for. */
-	timer_ms = n_active > 0 ? pm_ms_until(Min(timer_due, next_give_up())) : -1;
-	if (timer_ms >= 0 && (timeout_ms < 0 || timer_ms < timeout_ms))
-		timeout_ms = timer_ms;
+		if (timeout_ms < 0 || due_ms < timeout_ms)
+			timeout_ms = due_ms;
+	}
 
 	n_events = WaitEventSetWait(wait_set, timeout_ms, events, lengthof(events),
 								wait_event_info);
@@ -565,14 +570,13 @@ pm_http_wait(long timeout_ms, uint32 wait_event_info)
 
 	/*
 	 * Look at the sockets whatever woke us: a latch that is set already hides
-	 * them from WaitEventSetWait, and a busy one must not starve them.
+	 * them from WaitEventSetWait, and a busy one must not starve them.  There
+	 * may be some without a request: newer versions of libcurl wait for a TLS
+	 * peer to take its leave, too.
 	 */
-	if (n_active > 0)
-	{
-		drive(false);
-		collect();
-		finished = 0;
-	}
+	drive(false);
+	collect();
+	finished = 0;
 }
 
 /*

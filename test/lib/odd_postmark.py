@@ -19,6 +19,8 @@ certificate it speaks TLS. DIRECTORY/mode says how each request is served:
     announce    the header of an answer of 10 GB, and nothing of it
     endless     an answer without a length that has no end
     numbers     an array of a million numbers
+    last        as well, says that the connection ends with that, and ends it a
+                moment later
     deaf        nothing, for the connections there are at that time
 
 DIRECTORY/log has a line of JSON for each request: the number of its
@@ -55,9 +57,9 @@ def log(**entry):
         file.write(json.dumps(entry) + "\n")
 
 
-def http(document, status="200 OK"):
+def http(document, status="200 OK", fields=""):
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return (f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
+    return (f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{fields}"
             f"Content-Length: {len(body)}\r\n\r\n").encode() + body
 
 
@@ -156,7 +158,8 @@ class Connection:
                 self.misanswer(how)
                 return
             results = accept(messages, "stranger@t.example" if how in ("stranger", "other_id") else None)
-            answer = http(results if "Messages" in document else results[0])
+            answer = http(results if "Messages" in document else results[0],
+                          fields="Connection: close\r\n" if how == "last" else "")
             log(connection=self.number, on_connection=count, path=path, to=to, outcome=how)
         self.sock.sendall(answer)
         if path in ("/server", "/messages/outbound"):
@@ -167,6 +170,9 @@ class Connection:
         elif how == "late408":
             time.sleep(0.02)
             self.sock.sendall(http(b"", "408 Request Timeout"))
+        elif how == "last":
+            time.sleep(0.3)
+            raise EOFError
 
     def misanswer(self, how):
         if how == "numbers":

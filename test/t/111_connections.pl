@@ -188,6 +188,34 @@ $node->sql('SELECT postmark_resume()');
 ok($node->wait_status($id, 'sent'), 'as is the right one');
 
 #
+# A connection that ends after an answer is nothing to be busy with
+#
+
+sub cpu_ticks
+{
+	my @stat =
+	  split ' ', slurp_file('/proc/' . $node->worker_pid . '/stat') =~ s/.*\) //r;
+	return $stat[11] + $stat[12];
+}
+
+foreach my $case ([ 'plain', $plain ], [ 'TLS', $secure ])
+{
+	my ($name, $odd) = @$case;
+
+	PostmarkExtra::reload($node, api_url => $odd->url);
+	$odd->mode('last');
+	$id = enqueue("last$name\@t.example");
+	ok($node->wait_status($id, 'sent'),
+		"$name: sent with the last answer of a connection");
+	my $before = cpu_ticks();
+	my $until = time() + 2;
+	PostmarkCluster::until_true(sub { time() > $until });
+	cmp_ok(cpu_ticks() - $before,
+		'<', 20, "$name: while the connection ends the worker is idle");
+	$odd->mode('well');
+}
+
+#
 # A connection has an age
 #
 
