@@ -13,15 +13,17 @@ CREATE FUNCTION @extschema@.postmark_replace_function(old text, new text, defini
 	RETURNS void
 	LANGUAGE plpgsql AS $$
 DECLARE
+	owner pg_catalog.regrole;
 	given pg_catalog.aclitem[];
 	initial pg_catalog.aclitem[];
 	command text;
 BEGIN
-	SELECT coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) INTO STRICT given
+	SELECT p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) INTO STRICT owner, given
 		FROM pg_catalog.pg_proc p
 		WHERE p.oid OPERATOR(pg_catalog.=) old::pg_catalog.regprocedure::pg_catalog.oid;
 	EXECUTE pg_catalog.concat('DROP FUNCTION ', old);
 	EXECUTE definition;
+	EXECUTE pg_catalog.concat('ALTER FUNCTION ', new, ' OWNER TO ', owner);
 
 	-- Also where ALTER DEFAULT PRIVILEGES gave PUBLIC nothing: it has the server
 	-- note what the function begins with.
@@ -930,8 +932,9 @@ COMMENT ON COLUMN @extschema@.postmark_status.latency_p99 IS
 	'the same, all of them but one in a hundred';
 
 -- ----------------------------------------------------------------------
--- Nothing for anybody but the owner, also where ALTER DEFAULT PRIVILEGES would
--- give it: of what this version adds, for what was given of 1.0's objects
+-- What this version adds belongs to the owner of what there was: all is done
+-- with the rights of the queue's. And nothing of it is for anybody else, also
+-- where ALTER DEFAULT PRIVILEGES would give it; what was given of 1.0's objects
 -- remains
 -- ----------------------------------------------------------------------
 
@@ -948,6 +951,27 @@ DECLARE
 	];
 	object record;
 BEGIN
+	FOR object IN
+		SELECT pg_catalog.format('ALTER %s %s OWNER TO %s',
+				CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN 'VIEW' ELSE 'TABLE' END,
+				c.oid::pg_catalog.regclass, q.relowner::pg_catalog.regrole) AS command
+		FROM pg_catalog.pg_class c
+			JOIN pg_catalog.pg_class q ON q.oid OPERATOR(pg_catalog.=) '@extschema@.postmark_queue'::pg_catalog.regclass::pg_catalog.oid
+		WHERE c.relnamespace OPERATOR(pg_catalog.=) q.relnamespace
+			AND c.relname OPERATOR(pg_catalog.=) ANY (added::pg_catalog.name[])
+			AND c.relowner OPERATOR(pg_catalog.<>) q.relowner
+		UNION ALL
+		SELECT pg_catalog.format('ALTER FUNCTION %s OWNER TO %s',
+				p.oid::pg_catalog.regprocedure, f.proowner::pg_catalog.regrole)
+		FROM pg_catalog.pg_proc p
+			JOIN pg_catalog.pg_proc f ON f.oid OPERATOR(pg_catalog.=) '@extschema@.postmark_configure'::pg_catalog.regproc::pg_catalog.oid
+		WHERE p.pronamespace OPERATOR(pg_catalog.=) f.pronamespace
+			AND p.proname OPERATOR(pg_catalog.=) ANY (added::pg_catalog.name[])
+			AND p.proowner OPERATOR(pg_catalog.<>) f.proowner
+	LOOP
+		EXECUTE object.command;
+	END LOOP;
+
 	FOR object IN
 		SELECT pg_catalog.format('REVOKE ALL ON TABLE %s FROM %s',
 				c.oid::pg_catalog.regclass,

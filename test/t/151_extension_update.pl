@@ -224,6 +224,46 @@ $node->sql('DROP DATABASE given');
 $node->sql('DROP ROLE looker');
 
 #
+# What is added belongs to whom the rest does, who need not be a superuser
+#
+$node->sql('CREATE DATABASE kept');
+$node->sql(<<'SQL', 'kept');
+CREATE EXTENSION postmark_connector VERSION '1.0';
+CREATE ROLE keeper;
+DO $$
+DECLARE
+	object record;
+BEGIN
+	FOR object IN
+		SELECT pg_describe_object(classid, objid, 0) AS name
+		FROM pg_depend WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass
+			AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'postmark_connector')
+			AND classid IN ('pg_class'::regclass, 'pg_proc'::regclass)
+	LOOP
+		EXECUTE format('ALTER %s OWNER TO keeper', object.name);
+	END LOOP;
+END
+$$;
+ALTER EXTENSION postmark_connector UPDATE TO '1.1';
+SQL
+is( $node->sql(<<'SQL', 'kept'), 'keeper', 'the new objects have the owner of the old ones');
+SELECT DISTINCT pg_get_userbyid(coalesce(relowner, proowner))
+FROM pg_depend LEFT JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid
+	LEFT JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid
+WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass
+	AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'postmark_connector')
+	AND coalesce(relowner, proowner) IS NOT NULL
+SQL
+$node->configure(database => 'kept');
+$node->sql("SELECT postmark_enqueue('kept\@t.example', 'Register', '1', dedup_key => 'k')",
+	'kept');
+is($node->sql('SELECT postmark_flush()', 'kept'), 't', 'mail leaves');
+is($node->sql('SELECT state FROM postmark_status', 'kept'),
+	'running', 'and the state says so');
+$node->sql('DROP DATABASE kept');
+$node->sql('DROP ROLE keeper');
+
+#
 # The catalogs are those of an installation of today
 #
 $node->sql('CREATE DATABASE fresh');
