@@ -319,6 +319,17 @@ ok( $node->poll_query_until(
 	),
 	'after DROP EXTENSION there is none');
 
+# As postmark_webhook notes an address that Postmark is to be asked about
+$node->sql(<<'SQL');
+BEGIN;
+INSERT INTO postmark_inquiries VALUES ('default', 'outbound', '2pc@t.example', now());
+PREPARE TRANSACTION 'inquiry';
+COMMIT PREPARED 'inquiry';
+SQL
+ok( $node->poll_query_until('postgres',
+		'SELECT count(*) = 0 FROM postmark_inquiries'),
+	'what a prepared transaction wants to know is asked');
+
 $sandbox->config(tokens => ['another-token']);
 $node->enqueue(1, prefix => '2pc-token');
 ok($node->wait_state('blocked'), 'the token is refused');
