@@ -154,9 +154,12 @@ default_expiry(TimestampTz from, const PmTemplate *template, bool has_code)
 /*
  * Check a point in time that is to be within the days to come that a message
  * may live, or wait: PM003.
+ *
+ * nearer: what to do if it is later, as a hint
  */
 static void
-check_time(TimestampTz when, TimestampTz now, const char *name)
+check_time(TimestampTz when, TimestampTz now, const char *name,
+		   const char *nearer)
 {
 	static const Interval longest = {.day = PM_LIFE_DAYS};
 	Datum		last;
@@ -177,7 +180,7 @@ check_time(TimestampTz when, TimestampTz now, const char *name)
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("%s is too far ahead", name),
 				 errdetail("At most %d days are allowed.", PM_LIFE_DAYS),
-				 errhint("Queue the message when its time is nearer."),
+				 errhint("%s", nearer),
 				 errhidestmt(true)));
 }
 
@@ -267,7 +270,8 @@ admit(PmMessage *m, Oid role, bool has_expiry, int32 *lane)
 		m->expires_at = default_expiry(m->created_at, template,
 									   m->code != NULL);
 	else
-		check_time(m->expires_at, m->created_at, "expires_at");
+		check_time(m->expires_at, m->created_at, "expires_at",
+				   "Give an earlier point in time, or NULL for the template's.");
 
 	if (!checked_stuck)
 	{
@@ -510,7 +514,8 @@ enqueue(PmMessage *m, Oid role, const TimestampTz *send_after,
 
 	if (send_after)
 	{
-		check_time(*send_after, now, "send_after");
+		check_time(*send_after, now, "send_after",
+				   "Queue the message when its time is nearer.");
 		from = Max(now, *send_after);
 	}
 	if (expires_in)

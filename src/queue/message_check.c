@@ -22,9 +22,17 @@
 #include "queue/message_check.h"
 #include "settings/recipient_policy.h"
 
-/* The text itself is never shown: a code must not get into the log. */
+#define ADDRESS_HINT	"Give one email address, such as ann@example.com."
+#define USAGE_TYPE_HINT	"Give one such as 'Register' or 'SignIn'."
+#define OPTIONAL_HINT	"Give a text, or NULL for none."
+
+/*
+ * The text itself is never shown: a code must not get into the log.
+ *
+ * instead: what to give instead of an empty one, as a hint
+ */
 static void
-check_short_text(const char *text, const char *name)
+check_short_text(const char *text, const char *name, const char *instead)
 {
 	if (text == NULL)
 		return;
@@ -32,7 +40,7 @@ check_short_text(const char *text, const char *name)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("%s is empty", name),
-				 errhint("Give a text, or NULL for none."),
+				 errhint("%s", instead),
 				 errhidestmt(true)));
 	if (strlen(text) > PM_SHORT_TEXT_MAX)
 		ereport(ERROR,
@@ -40,7 +48,7 @@ check_short_text(const char *text, const char *name)
 				 errmsg("%s is too long", name),
 				 errdetail("It has %zu bytes, at most %d are allowed.",
 						   strlen(text), PM_SHORT_TEXT_MAX),
-				 errhint("It is a short text; longer ones belong into the payload."),
+				 errhint("It is a short text; longer ones belong in the payload."),
 				 errhidestmt(true)));
 	if (pm_has_line_break(text))
 		ereport(ERROR,
@@ -237,18 +245,17 @@ pm_check_message(PmMessage *m)
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("invalid recipient"),
 				 errdetail("%s", problem),
-				 hint ? errhint("%s", hint)
-				 : errhint("Give one email address, such as ann@example.com."),
+				 errhint("%s", hint ? hint : ADDRESS_HINT),
 				 errhidestmt(true)));
 	if (m->usage_type == NULL)
 		ereport(ERROR,
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("usage type is missing"),
-				 errhint("Give one such as 'Register' or 'SignIn'."),
+				 errhint(USAGE_TYPE_HINT),
 				 errhidestmt(true)));
-	check_short_text(m->usage_type, "usage type");
-	check_short_text(m->code, "code");
-	check_short_text(m->locale, "locale");
+	check_short_text(m->usage_type, "usage type", USAGE_TYPE_HINT);
+	check_short_text(m->code, "code", OPTIONAL_HINT);
+	check_short_text(m->locale, "locale", OPTIONAL_HINT);
 	check_dedup_key(m->dedup_key);
 	if (m->payload && !JB_ROOT_IS_OBJECT(m->payload))
 		ereport(ERROR,
@@ -278,7 +285,7 @@ pm_folded_address(const char *email)
 				(errcode(PM_ERRCODE_INVALID),
 				 errmsg("invalid address"),
 				 errdetail_internal("%s", problem),
-				 hint ? errhint("%s", hint) : 0,
+				 errhint("%s", hint ? hint : ADDRESS_HINT),
 				 errhidestmt(true)));
 	address = pstrdup(email);
 	pm_fold_address(address);

@@ -393,8 +393,9 @@ explain_outcomes(PmState *state, MemoryContext context, int number,
 		state->act = no_template;
 		state->detail =
 			MemoryContextStrdup(context,
-								psprintf(INT64_FORMAT " messages wait to be tried again: %s",
-										 n, error));
+								psprintf(INT64_FORMAT " %s to be tried again: %s",
+										 n, n == 1 ? "message waits" :
+										 "messages wait", error));
 		state->hint = MemoryContextStrdup(context, pm_api_hint(&verdict));
 	}
 }

@@ -123,7 +123,7 @@ raise_no_token(const char *name, const char *problem)
 			(errcode(PM_ERRCODE_NOT_CONFIGURED),
 			 errmsg("connector \"%s\" has no server token", name),
 			 errdetail_internal("%s", problem),
-			 errhint("Set it with postmark_set_token."),
+			 errhint("Set it with postmark_set_token, or give a connector that is new its \"serverToken\"."),
 			 errhidestmt(true)));
 }
 
