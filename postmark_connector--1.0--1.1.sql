@@ -968,6 +968,9 @@ BEGIN
 		WHERE p.pronamespace OPERATOR(pg_catalog.=) f.pronamespace
 			AND p.proname OPERATOR(pg_catalog.=) ANY (added::pg_catalog.name[])
 			AND p.proowner OPERATOR(pg_catalog.<>) f.proowner
+			AND EXISTS (SELECT FROM pg_catalog.pg_depend d
+				WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+					AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
 	LOOP
 		EXECUTE object.command;
 	END LOOP;
@@ -991,6 +994,9 @@ BEGIN
 		WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace::pg_catalog.oid
 			AND p.proname OPERATOR(pg_catalog.=) ANY (added::pg_catalog.name[])
 			AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+			AND EXISTS (SELECT FROM pg_catalog.pg_depend d
+				WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+					AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
 	LOOP
 		EXECUTE object.command;
 	END LOOP;

@@ -107,6 +107,12 @@ DROP EXTENSION postmark_connector;
 CREATE EXTENSION postmark_connector;
 SELECT * FROM test.grants;
 ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
+-- what others have named like a function of ours is left alone
+CREATE FUNCTION postmark_last_id(integer) RETURNS integer LANGUAGE sql AS 'SELECT $1';
+DROP EXTENSION postmark_connector;
+CREATE EXTENSION postmark_connector;
+SELECT proacl IS NULL FROM pg_proc WHERE oid = 'postmark_last_id(integer)'::regprocedure;
+DROP FUNCTION postmark_last_id(integer);
 
 --
 -- In a schema of its own, with a name that needs quotes, which is renamed
