@@ -47,6 +47,7 @@ PG_FUNCTION_INFO_V1(postmark_flush);
 Datum
 postmark_cancel(PG_FUNCTION_ARGS)
 {
+	PreventCommandIfReadOnly("postmark_cancel()");
 	PG_RETURN_BOOL(pm_message_cancel(PG_GETARG_INT64(0), GetUserId()));
 }
 
@@ -54,6 +55,7 @@ postmark_cancel(PG_FUNCTION_ARGS)
 Datum
 postmark_requeue(PG_FUNCTION_ARGS)
 {
+	PreventCommandIfReadOnly("postmark_requeue()");
 	PG_RETURN_BOOL(pm_message_requeue(PG_GETARG_INT64(0), GetUserId()));
 }
 

@@ -202,12 +202,14 @@ postmark_cancel_all(PG_FUNCTION_ARGS)
 	PmOwnerScope scope;
 	char	   *name = pm_text_arg(fcinfo, 0);
 	char	   *usage_type = pm_text_arg(fcinfo, 1);
-	int			number = pm_use_connector(name, GetUserId())->number;
+	int			number;
 	LOCKTAG		tag;
 	int64		count = 0;
 	int			p;
 	int			i;
 
+	PreventCommandIfReadOnly("postmark_cancel_all()");
+	number = pm_use_connector(name, GetUserId())->number;
 	pm_enter_owner(&scope);
 	pm_note_cancel();
 
@@ -259,6 +261,7 @@ postmark_requeue_all(PG_FUNCTION_ARGS)
 	uint64		n;
 	uint64		i;
 
+	PreventCommandIfReadOnly("postmark_requeue_all()");
 	(void) pm_use_connector(name, GetUserId());
 	if (!PG_ARGISNULL(1))
 		from = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,

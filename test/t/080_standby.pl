@@ -46,11 +46,15 @@ is( $standby->safe_psql(
 	),
 	't',
 	'postmark_send works on a standby');
-is( PostmarkExtra::error_of($standby,
-		"SELECT postmark_enqueue('standby\@t.example', 'Register', '000000')")
-	  ->{sqlstate},
-	'25006',
-	'postmark_enqueue is an error there');
+foreach my $call ("enqueue('standby\@t.example', 'Register', '000000')",
+	'cancel(1)', 'requeue(1)', "cancel_all('default')",
+	"requeue_all('default', '1 hour')", 'pause()', "remove('default')")
+{
+	is( PostmarkExtra::error_of($standby, "SELECT postmark_$call")
+		  ->{sqlstate},
+		'25006',
+		"postmark_$call is an error there");
+}
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM postmark_messages'),
 	3, 'messages can be looked at');
 
