@@ -110,6 +110,7 @@ SELECT * FROM test.after('CREATE POLICY x ON postmark_codes USING (regress_postm
 SELECT * FROM test.after('CREATE INDEX ON postmark_queue (regress_postmark_attacher.eq(lane, 1))', :enqueue);
 SELECT * FROM test.after('CREATE INDEX ON postmark_queue (id) WHERE regress_postmark_attacher.eq(lane, 1)', :enqueue);
 SELECT * FROM test.after('ALTER TABLE postmark_codes OWNER TO regress_postmark_attacher', :issue);
+SELECT * FROM test.after('ALTER VIEW postmark_messages OWNER TO regress_postmark_attacher', 'SELECT postmark_message_status(1)');
 -- the owner's and a superuser's are none of our business
 SELECT * FROM test.after('CREATE TRIGGER x BEFORE INSERT ON postmark_codes FOR EACH ROW EXECUTE FUNCTION test.harmless()', :issue);
 SELECT * FROM test.after('CREATE INDEX ON postmark_queue (lower(email)) WHERE length(email) > 3', :enqueue);

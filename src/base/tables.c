@@ -258,6 +258,18 @@ trusted_owner(Oid role)
 	return role == pm_owner() || superuser_arg(role);
 }
 
+/* Refuse a relation that belongs to somebody who is not trusted. */
+static void
+check_owner(const char *name, Oid owner, Fault *fault)
+{
+	if (!trusted_owner(owner))
+		found_fault(fault,
+					"Have all tables and views of the extension belong to one role.",
+					psprintf("relation \"%s\" belongs to role \"%s\" instead of \"%s\"",
+							 name, GetUserNameFromId(owner, true),
+							 GetUserNameFromId(pm_owner(), true)));
+}
+
 /*
  * Refuse a function that belongs to somebody who is not trusted.
  *
@@ -422,15 +434,10 @@ look_at(PmObject which, Oid relid, Fault *fault)
 		found_fault(fault, UNDO_HINT,
 					psprintf("relation \"%s\" is of another kind",
 							 RelationGetRelationName(rel)));
-	else if (!trusted_owner(rel->rd_rel->relowner))
-		found_fault(fault,
-					"Have all tables of the extension belong to one role.",
-					psprintf("relation \"%s\" belongs to role \"%s\" instead of \"%s\"",
-							 RelationGetRelationName(rel),
-							 GetUserNameFromId(rel->rd_rel->relowner, true),
-							 GetUserNameFromId(pm_owner(), true)));
-	else if (rel->rd_rel->relhassubclass &&
-			 find_inheritance_children(relid, NoLock) != NIL)
+	else
+		check_owner(RelationGetRelationName(rel), rel->rd_rel->relowner, fault);
+	if (fault->message == NULL && rel->rd_rel->relhassubclass &&
+		find_inheritance_children(relid, NoLock) != NIL)
 		found_fault(fault, UNDO_HINT,
 					psprintf("table \"%s\" has child tables",
 							 RelationGetRelationName(rel)));
@@ -443,6 +450,16 @@ look_at(PmObject which, Oid relid, Fault *fault)
 	if (fault->message == NULL)
 		check_parts(rel, fault);
 	relation_close(rel, NoLock);
+}
+
+static void
+raise_fault(const Fault *fault)
+{
+	if (fault->message)
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_NOT_CONFIGURED),
+				 errmsg_internal("%s", fault->message),
+				 errhint("%s", fault->hint)));
 }
 
 /*
@@ -463,12 +480,28 @@ pm_check_table(PmObject which)
 	if (sound_at[which] == changes)
 		return;
 	look_at(which, relid, &fault);
-	if (fault.message)
-		ereport(ERROR,
-				(errcode(PM_ERRCODE_NOT_CONFIGURED),
-				 errmsg_internal("%s", fault.message),
-				 errhint("%s", fault.hint)));
+	raise_fault(&fault);
 	sound_at[which] = changes;
+}
+
+/*
+ * What a view calls runs with our rights, and its owner can have it call
+ * anything.
+ */
+static void
+check_view(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Form_pg_class form;
+	Fault		fault = {NULL, NULL};
+
+	if (!HeapTupleIsValid(tuple))
+		return;
+	form = (Form_pg_class) GETSTRUCT(tuple);
+	if (form->relkind == RELKIND_VIEW)
+		check_owner(NameStr(form->relname), form->relowner, &fault);
+	ReleaseSysCache(tuple);
+	raise_fault(&fault);
 }
 
 /*
@@ -508,6 +541,7 @@ pm_check_plan(SPIPlanPtr plan)
 
 		foreach(lc, plansource->relationOids)
 		{
+			check_view(lfirst_oid(lc));
 			for (i = 0; i < PM_OBJECTS; i++)
 			{
 				if (pm_object(i) != lfirst_oid(lc))
