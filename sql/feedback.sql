@@ -301,6 +301,16 @@ SELECT test.attempt(format('SELECT postmark_unsuppress(%L)', who)) FROM unnest('
 SELECT test.attempt($$SELECT postmark_unsuppress('ann@example.com', 'nobody')$$);
 
 --
+-- What is to be asked about stays in bounds
+--
+SELECT postmark_pause('other');
+INSERT INTO postmark_inquiries SELECT 'other', 'outbound', format('n%s@example.com', n), now() FROM generate_series(1, 999) n;
+SELECT postmark_webhook(jsonb_build_object('RecordType', 'SubscriptionChange', 'Recipient', who,
+	'ChangedAt', '2026-01-01T00:00:00Z', 'SuppressSending', true), '0123456789abcdef-two', 'other')
+FROM unnest('{one@example.com,more@example.com}'::text[]) who;
+SELECT count(*) FROM postmark_inquiries WHERE connector = 'other';
+
+--
 -- A connector that is removed takes its suppressions along
 --
 SELECT postmark_webhook('{"RecordType": "SubscriptionChange", "Recipient": "max@example.com", "ChangedAt": "2026-01-01T00:00:00Z", "SuppressSending": true}',

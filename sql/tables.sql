@@ -160,6 +160,30 @@ SET ROLE regress_postmark_owner;
 DROP TRIGGER path ON postmark_queue;
 RESET ROLE;
 
+-- nor leaves it anything for later, when the caller is itself again
+SET ROLE regress_postmark_owner;
+CREATE TABLE test.later (who text);
+CREATE FUNCTION test.rise_later() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	ALTER ROLE regress_postmark_owner SUPERUSER;
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER later AFTER INSERT ON test.later DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION test.rise_later();
+CREATE FUNCTION test.put_later() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO test.later VALUES (current_user);
+	RETURN NEW;
+END $$;
+CREATE TRIGGER later BEFORE INSERT ON postmark_queue FOR EACH ROW EXECUTE FUNCTION test.put_later();
+RESET ROLE;
+SELECT * FROM test.attempt($$SELECT postmark_enqueue('ann@example.com', 'SignIn', '493021')$$);
+SELECT rolsuper FROM pg_roles WHERE rolname = 'regress_postmark_owner';
+SET ROLE regress_postmark_owner;
+DROP TRIGGER later ON postmark_queue;
+DROP TABLE test.later;
+RESET ROLE;
+
 -- a constraint that somebody adds shows no row
 DELETE FROM postmark_queue;
 ALTER TABLE postmark_queue ADD CONSTRAINT never CHECK (code <> '666666'), ADD UNIQUE (code);
