@@ -165,6 +165,48 @@ subtest 'a person who is forgotten' => sub {
 	return;
 };
 
+# Who has read what is stored of a counter, and finds none in shared memory, goes
+# by what was read only if none was taken away since.
+subtest 'a counter that is taken away meanwhile' => sub {
+	$node->sql('DELETE FROM postmark_attempts');
+	my $code = issue('away@t.example');
+	my $last = wrong($code, 3);
+	is(wrong_answers('away@t.example', $code, 1), 'mismatch', 'a guess');
+	PostmarkExtra::reload($node, worker => 'on');
+	ok( $node->poll_query_until(
+			'postgres', 'SELECT count(*) = 2 FROM postmark_attempts'),
+		'that is stored');
+	PostmarkExtra::reload($node, worker => 'off');
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'postmark_connector worker'"
+	);
+	is(wrong_answers('away@t.example', $code, 2),
+		'mismatch', 'and one that nobody stores');
+
+	my $other = $node->background_psql('postgres');
+	$other->query_safe(
+		'BEGIN; LOCK TABLE postmark_attempts IN ACCESS EXCLUSIVE MODE');
+	my $guess = PostmarkExtra::background($node,
+		"SELECT postmark_verify_code('away\@t.example', 'Register', '$last')");
+	ok( $node->poll_query_until(
+			'postgres',
+			"SELECT count(*) = 1 FROM pg_locks WHERE relation = 'postmark_attempts'::regclass AND NOT granted"
+		),
+		'a third one waits, under a snapshot that it has taken');
+	$other->query_safe("SELECT postmark_unlock('away\@t.example'); COMMIT");
+	$other->quit;
+	my (undef, $answer) = $guess->finish;
+	is($answer =~ s/\n//r, 'mismatch', 'and goes on');
+	PostmarkExtra::reload($node, worker => 'on');
+	ok( $node->poll_query_until(
+			'postgres', 'SELECT count(*) = 2 FROM postmark_attempts'),
+		'what it counted is stored');
+	PostmarkExtra::reload($node, worker => 'off');
+	is( $node->sql('SELECT DISTINCT attempts FROM postmark_attempts'),
+		'1', 'as the first one since');
+	return;
+};
+
 subtest 'shares' => sub {
 	my $codes = $SHARE / 2;
 
