@@ -69,7 +69,7 @@ choose_connector(const char *name, Jsonb *config)
 	stored = pm_find_connector(name);
 	if (stored)
 		pm_require_use(stored, GetUserId());
-	return pm_config_parse(config, name, false);
+	return pm_config_parse(config, name);
 }
 
 /* Keep a message instead of sending it.  Returns what stands for a MessageID. */

@@ -377,18 +377,6 @@ pm_http_owner(PmHttpRequest *request)
 }
 
 /*
- * pm_http_active
- *		How many requests of this process are started and not finished.
- *
- * A finished one does not count, whether or not it was fetched or released.
- */
-int
-pm_http_active(void)
-{
-	return n_active;
-}
-
-/*
  * pm_http_next_done
  *		Take the request that finished first out of the list of finished ones;
  *		NULL if there is none.

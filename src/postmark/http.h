@@ -71,7 +71,6 @@ extern void pm_http_result(PmHttpRequest *request, PmHttpResult *result);
 extern void pm_http_release(PmHttpRequest *request);
 extern void pm_http_wait(long timeout_ms, uint32 wait_event_info);
 extern void pm_http_perform(PmHttpRequest *request, PmHttpResult *result);
-extern int	pm_http_active(void);
 extern int	pm_http_capacity(void);
 extern void pm_http_forget(void);
 extern void pm_http_escape(StringInfo buf, const char *text);

@@ -43,7 +43,7 @@ raise_fault(const char *name, const PmFault *f)
 
 /* All that pm_config_parse checks.  False for a fault. */
 static bool
-read_config(PmConnector *connector, Jsonb *config, bool token_needed, PmFault *f)
+read_config(PmConnector *connector, Jsonb *config, PmFault *f)
 {
 	JsonbContainer *root = &config->root;
 	char	   *token = NULL;
@@ -59,9 +59,6 @@ read_config(PmConnector *connector, Jsonb *config, bool token_needed, PmFault *f
 	{
 		connector->masked_token = token;
 		token = NULL;
-		if (token_needed)
-			return pm_fault(f, "Give the token itself.",
-							"\"serverToken\" is masked, and no token is stored.");
 	}
 	else if (token)
 	{
@@ -70,8 +67,6 @@ read_config(PmConnector *connector, Jsonb *config, bool token_needed, PmFault *f
 		if (problem)
 			return pm_fault(f, NULL, "\"serverToken\" %s.", problem);
 	}
-	else if (token_needed)
-		return pm_fault(f, NULL, "The key \"serverToken\" is missing.");
 	connector->token = token;
 
 	return pm_read_webhook_secrets(&connector->webhook_secrets, root, f) &&
@@ -85,14 +80,14 @@ read_config(PmConnector *connector, Jsonb *config, bool token_needed, PmFault *f
  * Check a connector's JSON, all of it, and make a connector of it, which is
  * not stored: number 0.
  *
- * token_needed: the token itself must be in it.  Otherwise it may be absent,
- * or masked; pm_connector_token then says which token is meant, or refuses.
+ * The token may be absent, or masked; pm_connector_token then says which token
+ * is meant, or refuses.
  *
  * The result is in the current memory context.  PM001 for anything wrong,
  * also for a NULL config and a bad name.
  */
 PmConnector *
-pm_config_parse(Jsonb *config, const char *name, bool token_needed)
+pm_config_parse(Jsonb *config, const char *name)
 {
 	PmConnector *connector = palloc0(sizeof(PmConnector));
 	PmFault		f = {NULL, NULL};
@@ -101,7 +96,7 @@ pm_config_parse(Jsonb *config, const char *name, bool token_needed)
 	connector->name = pstrdup(name);
 	if (config == NULL)
 		pm_fault(&f, NULL, "It must not be null.");
-	else if (read_config(connector, config, token_needed, &f))
+	else if (read_config(connector, config, &f))
 	{
 		connector->options = pm_extract_options(config);
 		return connector;

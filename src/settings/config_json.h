@@ -13,8 +13,7 @@
 
 #include "settings/connector.h"
 
-extern PmConnector *pm_config_parse(Jsonb *config, const char *name,
-									bool token_needed);
+extern PmConnector *pm_config_parse(Jsonb *config, const char *name);
 extern PmConnector *pm_config_from_parts(const char *name, int number,
 										 Jsonb *options, int ntemplates,
 										 PmTemplate *templates);

@@ -351,8 +351,7 @@ postmark_configure_hidden(PG_FUNCTION_ARGS)
 	char	   *name;
 
 	name = get_connector_arg(fcinfo, 1);
-	connector = pm_config_parse(pm_jsonb_arg(fcinfo, 0),
-								name, false);
+	connector = pm_config_parse(pm_jsonb_arg(fcinfo, 0), name);
 
 	pm_connect_owner(&scope);
 	pm_execute(&lock_settings, NULL, NULL, 0);
