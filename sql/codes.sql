@@ -148,6 +148,16 @@ SELECT * FROM test.attempt($$SELECT postmark_issue_code('EVE@T.example', 'Regist
 SELECT * FROM test.attempt($$SELECT postmark_issue_code('x@y.BAD.example', 'Register')$$);
 SELECT * FROM test.attempt($$SELECT postmark_issue_code('x@u.example', 'Register')$$);
 SELECT count(*) FROM postmark_codes;
+-- what an asterisk stands for: as much as it takes, or nothing
+BEGIN;
+SELECT pattern, address, array(SELECT test.attempt(format('SELECT postmark_configure(%L)',
+		test.config(jsonb_build_object('recipientPolicy', jsonb_build_object('customBlocklist', jsonb_build_array(pattern)))))))
+	|| array(SELECT left(a, 2) FROM test.attempt(format('SELECT postmark_issue_code(%L, ''Register'')', address)) a LIMIT 1) AS said
+FROM (VALUES ('a*b@t.example', 'ab@t.example'), ('a*b@t.example', 'axbxb@t.example'), ('a*b@t.example', 'axc@t.example'),
+	('a*b@t.example', 'xab@t.example'), ('*ab@t.example', 'aab@t.example'), ('*aab@t.example', 'aaab@t.example'), ('a@t.example*', 'a@t.example'),
+	('a@t.example*', 'a@t.example.org'), ('a@*.t.example', 'a@t.example'), ('a@*t.example', 'a@t.example'), ('@t.example', 'a@u.t.example'),
+	('a@t.exampl', 'a@t.example'), ('*@t.e*e*e', 'a@t.example'), ('*@t.e*m*e', 'a@t.example')) v(pattern, address);
+ROLLBACK;
 
 -- limits
 SELECT postmark_configure(test.config('{"sendLimit": 2, "sendWindow": 100000}'));

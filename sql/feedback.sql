@@ -91,6 +91,26 @@ SELECT status, f.ctid = :'place' AS untouched FROM postmark_feedback f JOIN post
 SELECT test.post(test.event('Delivery', 'gus@example.com', '2126-03-01 12:00+00'));
 SELECT delivered_at <= clock_timestamp() FROM postmark_messages WHERE email ~ '^gus';
 
+-- a time as ISO 8601 has it: with any offset and any number of digits; anything
+-- else is refused. A day apart in both directions are two that differ by a sign.
+CREATE FUNCTION test.delivered(at text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	said text;
+BEGIN
+	DELETE FROM public.postmark_feedback f USING public.postmark_history h WHERE h.id = f.id AND h.email ~ '^gus';
+	SELECT test.attempt(format('SELECT test.post(%L)', test.event('Delivery', 'gus@example.com', now(), jsonb_build_object('DeliveredAt', at))))
+	INTO said;
+	RETURN coalesce((SELECT (delivered_at AT TIME ZONE 'UTC')::text FROM public.postmark_messages WHERE email ~ '^gus'), said);
+END
+$$;
+SELECT at, test.delivered(at) FROM unnest('{2026-01-31T23:30:00-05:45,2026-03-01T01:15:00+05:45,2026-03-01T01:15:00-00:00,
+	2024-02-29T12:00:00Z,2023-02-29T12:00:00Z,2026-04-31T12:00:00Z,2026-03-01T12:00:00,2026-03-01T12:00:00.1234567Z,
+	2026-03-01T12:00:00.9999999-04:00,2026-03-01T12:00:00.Z,2026-03-01T12:00:60Z,2026-03-01T12:00:61Z,2026-03-01T24:00:00Z,
+	2026-03-01T12:60:00Z,2026-13-01T12:00:00Z,2026-00-01T12:00:00Z,2026-03-00T12:00:00Z,2026-03-01 12:00:00Z,2026-03-01T12:00Z,
+	2026-03-01T12:00:00+1,2026-03-01T12:00:00+16:00,2026-03-01T12:00:00+05:60,2026-03-01T12:00:00+0500,2026-03-01T12:00:00ZZ,
+	2026-03-01T12:00:00Z+01:00,0000-03-01T12:00:00Z,0001-03-01T12:00:00Z,-2026-03-01T12:00:00Z,2026-3-1T12:00:00Z,
+	" 2026-03-01T12:00:00Z",""}'::text[]) at;
+
 --
 -- What names no message of ours changes nothing
 --

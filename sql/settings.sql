@@ -114,6 +114,19 @@ SELECT key, low, high, array(SELECT * FROM test.refused(jsonb_build_object(key, 
 	array(SELECT * FROM test.refused(jsonb_build_object(key, low))) AS lowest,
 	array(SELECT * FROM test.refused(jsonb_build_object(key, high))) AS highest
 FROM (VALUES ('codeLength', 4, 12), ('codeTtl', 60, 3600), ('codeMaxAttempts', 1, 100)) AS v(key, low, high);
+SELECT key, low, high, array(SELECT * FROM test.refused_template('{"usageType": "A", "templateAlias": "a"}'::jsonb || jsonb_build_object(key, low - 1))) AS below,
+	array(SELECT * FROM test.refused_template('{"usageType": "A", "templateAlias": "a"}'::jsonb || jsonb_build_object(key, high + 1))) AS above,
+	array(SELECT * FROM test.refused_template('{"usageType": "A", "templateAlias": "a"}'::jsonb || jsonb_build_object(key, low))) AS lowest,
+	array(SELECT * FROM test.refused_template('{"usageType": "A", "templateAlias": "a"}'::jsonb || jsonb_build_object(key, high))) AS highest
+FROM (VALUES ('priority', 0, 9), ('expiresIn', 1, 2592000)) AS v(key, low, high);
+SELECT n, test.refused(jsonb_build_object('recipientPolicy', jsonb_build_object('customBlocklist',
+	(SELECT jsonb_agg('@d' || i || '.example') FROM generate_series(1, n) i)))) FROM unnest('{10000,10001}'::int[]) n;
+SELECT n, test.refused(jsonb_build_object('templates', (SELECT jsonb_agg('{"usageType": "A", "templateAlias": "a"}'::jsonb || jsonb_build_object('usageType', u || coalesce(nullif(i, 1)::text, '')))
+	FROM generate_series(1, n) i, unnest('{Register,SignIn,ForgotPassword,Generic}'::text[]) u))) FROM unnest('{500,501}'::int[]) n;
+SELECT i, test.refused(jsonb_build_object('feedbackInterval', i)) FROM unnest('{-1,0,1,59,60,86400,86401}'::int[]) i;
+SELECT * FROM test.refused('{"notifyChannel": ""}');
+SELECT * FROM test.refused('{"notifyChannel": "a\nb"}');
+SELECT n, test.refused(jsonb_build_object('notifyChannel', repeat('a', n))) FROM unnest('{63,64}'::int[]) n;
 SELECT * FROM test.refused('{"codeLength": 6.5}');
 SELECT * FROM test.refused('{"codeLength": 6.0}');
 SELECT * FROM test.refused('{"codeLength": 1e30}');
@@ -159,6 +172,12 @@ SELECT * FROM test.refused('{"fromEmail": " a@shop.example"}');
 SELECT * FROM test.refused('{"fromEmail": "Shop <a@shöp.example>"}');
 SELECT * FROM test.refused('{"fromEmail": "Shop <a@shop.example"}');
 SELECT * FROM test.refused('{"fromEmail": "Shop"}');
+SELECT * FROM test.refused('{"fromEmail": "<a@shop.example>"}');
+SELECT * FROM test.refused('{"fromEmail": "\"\" <a@shop.example>"}');
+-- a list of two, to everyone who reads it but us; a quoted name is one
+SELECT * FROM test.refused('{"fromEmail": "a@shop.example, Ben <b@shop.example>"}');
+SELECT * FROM test.refused('{"fromEmail": "a@shop.example; Ben <b@shop.example>"}');
+SELECT * FROM test.refused('{"fromEmail": "\"a@shop.example, Ben\" <b@shop.example>"}');
 SELECT * FROM test.refused('{"fromEmail": "Käse & Brot <a@shop.example>"}');
 SELECT * FROM test.refused('{"replyTo": "a@shop.example\nb"}');
 SELECT * FROM test.refused('{"tag": "a\nb"}');
@@ -205,6 +224,18 @@ SELECT postmark_enqueue('several@example.com', 'Register', '493021', connector =
 SELECT postmark_wait(:id);
 SELECT m -> 'Request' ->> 'From' FROM jsonb_array_elements(test.sandbox('GET', 'messages?recipient=several@example.com') -> 'messages') m;
 
+-- many: each keeps its own
+SELECT count(postmark_configure(test.config(jsonb_build_object('fromEmail', name || '@shop.example')), name))
+FROM (SELECT format('many%s', i) AS name FROM generate_series(1, 40) i) s;
+SELECT count(*) FROM postmark_settings WHERE connector ~ '^many' AND postmark_config(connector) ->> 'fromEmail' = connector || '@shop.example';
+SELECT state, count(*) FROM postmark_status WHERE connector ~ '^many' GROUP BY state;
+SELECT count(postmark_enqueue(connector || '@example.com', 'SignIn', '493021', connector => connector)) FROM postmark_settings WHERE connector ~ '^many';
+SELECT postmark_flush();
+SELECT count(*) FROM jsonb_array_elements(test.sandbox('GET', 'messages') -> 'messages') m
+WHERE m -> 'Request' ->> 'From' = replace(m -> 'Request' ->> 'To', '@example.com', '@shop.example') AND m -> 'Request' ->> 'From' ~ '^many';
+SELECT status, count(*) FROM postmark_messages WHERE connector ~ '^many' GROUP BY status;
+SELECT count(postmark_remove(connector)) FROM postmark_settings WHERE connector ~ '^many';
+
 --
 -- Pause and resume
 --
@@ -236,7 +267,7 @@ SELECT connector FROM postmark_settings;
 SELECT count(*) FROM postmark_templates WHERE connector <> 'default';
 SELECT connector FROM postmark_secrets;
 -- what it sent remains known
-SELECT connector, email, status FROM postmark_messages ORDER BY id;
+SELECT connector, email, status FROM postmark_messages WHERE connector !~ '^many' ORDER BY id;
 
 --
 -- Settings of the server
@@ -256,6 +287,12 @@ ALTER SYSTEM SET postmark_connector.api_url = 'https://127.0.0.1/?a=b';
 ALTER SYSTEM SET postmark_connector.api_url = 'https://127.0.0.1/#a';
 ALTER SYSTEM SET postmark_connector.api_url = 'ftp://127.0.0.1/';
 ALTER SYSTEM SET postmark_connector.api_url = '';
+ALTER SYSTEM SET postmark_connector.token_directory = 'tokens';
+SELECT repeat('/tokens', 200) AS deep \gset
+\set VERBOSITY sqlstate
+ALTER SYSTEM SET postmark_connector.token_directory = :'deep';
+ALTER SYSTEM SET postmark_connector.ca_file = :'deep';
+\set VERBOSITY default
 ALTER SYSTEM SET postmark_connector.batch_size = 0;
 ALTER SYSTEM SET postmark_connector.batch_size = 501;
 ALTER SYSTEM SET postmark_connector.max_in_flight = 0;

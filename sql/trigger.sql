@@ -108,6 +108,12 @@ SELECT * FROM test.attempt('SELECT postmark_queue_row()');
 CREATE TRIGGER mail BEFORE INSERT ON test.signup FOR EACH ROW EXECUTE FUNCTION postmark_queue_row();
 SELECT * FROM test.attempt($$INSERT INTO test.signup (email, code) VALUES ('ann@example.com', '493021')$$);
 DROP TRIGGER mail ON test.signup;
+-- nor are the settings' functions anybody else's
+SELECT * FROM test.attempt('SELECT postmark_settings_row()');
+SELECT * FROM test.attempt('SELECT postmark_settings_changed()');
+CREATE TRIGGER mail BEFORE UPDATE ON test.signup FOR EACH ROW EXECUTE FUNCTION postmark_settings_row();
+SELECT * FROM test.attempt($$UPDATE test.signup SET code = '1'$$);
+DROP TRIGGER mail ON test.signup;
 SELECT * FROM test.queued();
 
 --
