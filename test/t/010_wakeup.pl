@@ -37,7 +37,9 @@ sub fence
 	my $address = 'fence' . ++$fences . '@t.example';
 	$node->sql("SELECT postmark_enqueue('$address', 'Register', '000000')");
 	return PostmarkCluster::until_true(
-		sub { scalar grep { $_ eq $address } @{ recipients(qr/^fence/) } });
+		sub {
+			scalar(() = $sandbox->messages(recipient => $address, render => 0));
+		});
 }
 
 #
@@ -421,6 +423,7 @@ $node->reload;
 ok(fence(), 'the worker goes on after a reload');
 
 my $latency = $sandbox->rule(path => '/email*', action => { latency => 0.2 });
+my $since = $sandbox->last_request;
 my $begun = $sandbox->counts->{requests}{'/email/batchWithTemplates'};
 $node->enqueue(
 	50,
@@ -433,7 +436,8 @@ ok($node->wait_finished, 'all of it is sent');
 $sandbox->clear_rules($latency);
 
 my @order;
-foreach my $request ($sandbox->requests(path => '/email/batch*'))
+foreach my $request (
+	$sandbox->requests(path => '/email/batch*', since => $since))
 {
 	my $to = join ' ', map { $_->{To} } @{ $request->{body}{Messages} };
 	push @order, $to =~ /urgent/ ? 'urgent' : 'bulk'
@@ -451,7 +455,7 @@ $node->enqueue(
 	usage_type => 'OrganizationInvitation');
 $node->enqueue(3, prefix => 'paused-mid');
 $node->enqueue(3, prefix => 'paused-high', usage_type => 'SignIn');
-my $since = ($sandbox->requests)[-1]{number};
+$since = $sandbox->last_request;
 $node->sql('SELECT postmark_resume()');
 ok($node->wait_finished, 'after a pause all of it is sent');
 my @sequence;

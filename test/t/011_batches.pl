@@ -23,12 +23,6 @@ sub batches
 		since => $since);
 }
 
-sub last_request
-{
-	my @requests = $sandbox->requests;
-	return @requests ? $requests[-1]{number} : 0;
-}
-
 sub body_length { return $_[0]{headers}{'Content-Length'}; }
 
 sub sizes { return map { scalar @{ $_->{body}{Messages} } } @_; }
@@ -67,7 +61,7 @@ $node->sql('SELECT postmark_pause()');
 ok($node->wait_state('paused'), 'the connector is paused');
 $node->enqueue(70, prefix => 'seven');
 $sandbox->rule(path => '/email*', action => { latency => 0.1 });
-my $since = last_request();
+my $since = $sandbox->last_request;
 $node->sql('SELECT postmark_resume()');
 ok($node->wait_finished, 'messages are finished with other settings');
 $sandbox->clear_rules;
@@ -100,7 +94,7 @@ $node->enqueue(
 	prefix => 'large',
 	payload => q(jsonb_build_object('text', repeat('x', 200 * 1024))));
 $node->enqueue(300, prefix => 'small');
-$since = last_request();
+$since = $sandbox->last_request;
 $node->sql('SELECT postmark_resume()');
 ok($node->wait_finished, 'large messages are finished');
 @requests = batches($since);
@@ -132,7 +126,7 @@ $node->accounted('large messages arrived once each');
 sub one_request
 {
 	my ($address, $arguments, $database) = @_;
-	my $since = last_request();
+	my $since = $sandbox->last_request;
 	$node->sql("SELECT postmark_enqueue('$address', $arguments)",
 		$database);
 	$node->wait_finished($database) or return {};

@@ -33,12 +33,6 @@ sub most_attempts
 # Requests that send, since a number
 sub sends { return $sandbox->requests(path => '/email/batch*', since => $_[0] // 0); }
 
-sub last_request
-{
-	my @requests = $sandbox->requests;
-	return @requests ? $requests[-1]{number} : 0;
-}
-
 #
 # Retry-After
 #
@@ -53,7 +47,7 @@ foreach my $case (
 {
 	my ($name, $action, $seconds) = @$case;
 	my $prefix = 'ra' . ($name =~ s/\W//gr) . '-';
-	my $since = last_request();
+	my $since = $sandbox->last_request;
 
 	$sandbox->rule(path => '/email*', times => 1, action => $action);
 	$node->enqueue(1, prefix => lc $prefix);
@@ -79,7 +73,7 @@ foreach my $case (
 }
 
 # Without it: attempts are few, and one at a time
-my $since = last_request();
+my $since = $sandbox->last_request;
 my $rule = $sandbox->rule(path => '/email*', action => { status => 503 });
 my $requests = $sandbox->counts->{requests}{'/email/batchWithTemplates'};
 $node->enqueue(4000, prefix => 'maintenance');
@@ -213,7 +207,7 @@ sub of_token
 
 $node->configure(token => 'own-token');
 $sandbox->config(tokens => [ 'own-token', 'another-token' ]);
-$since = last_request();
+$since = $sandbox->last_request;
 $sandbox->rule(path => '/email*', times => 1, action => { status => 429, retry_after => 4 });
 $node->enqueue(1, prefix => 'others');
 ok($node->wait_state('backing_off'), 'a connector backs off');
@@ -234,7 +228,7 @@ ok($node->wait_finished, 'and goes on at once with another token');
 
 # postmark_resume, of the connector that it names
 $sandbox->rule(path => '/email*', times => 1, action => { status => 429, retry_after => 60 });
-$since = last_request();
+$since = $sandbox->last_request;
 $node->enqueue(1, prefix => 'resumed');
 ok($node->wait_state('backing_off'), 'it backs off a third time');
 $node->sql("SELECT postmark_resume('bystander')");
@@ -246,7 +240,7 @@ ok($node->wait_finished, 'its own ends the waiting');
 
 # A refused configuration is looked at again when its own settings change
 $node->configure(token => 'bad-token');
-$since = last_request();
+$since = $sandbox->last_request;
 $node->enqueue(1, prefix => 'badtoken');
 ok($node->wait_state('blocked'), 'a bad token blocks it');
 change_others();
@@ -255,7 +249,7 @@ my ($refused, @early) = of_token('bad-token', $since);
 @early =
   grep { $_->{received_us} - $refused->{answered_us} < 4_900_000 } @early;
 is(scalar(@early), 0, 'what changes for others causes no probe');
-$since = last_request();
+$since = $sandbox->last_request;
 $node->configure(token => 'bad-token', config => { tag => 'changed' });
 ok( PostmarkCluster::until_true(
 		sub { scalar(of_token('bad-token', $since)) }, 2.5),

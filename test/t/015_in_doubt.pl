@@ -21,12 +21,6 @@ my $node = PostmarkCluster->new(
 sub searches { return $sandbox->requests(path => '/messages/outbound', since => $_[0]); }
 sub sends { return $sandbox->requests(path => '/email/batch*', since => $_[0]); }
 
-sub last_request
-{
-	my @requests = $sandbox->requests;
-	return @requests ? $requests[-1]{number} : 0;
-}
-
 sub message_ids_agree
 {
 	my ($prefix, $name) = @_;
@@ -85,7 +79,7 @@ foreach my $case (
 	my $prefix = 'accepted' . ++$serial . '-';
 
 	begin_anew();
-	my $since = last_request();
+	my $since = $sandbox->last_request;
 	my $id = $sandbox->rule(
 		path => '/email*',
 		times => 1,
@@ -122,7 +116,7 @@ foreach my $case (
 $node->sql(q(SELECT postmark_configure(postmark_config() || '{"messageStream": "broadcast"}')));
 begin_anew();
 {
-	my $since = last_request();
+	my $since = $sandbox->last_request;
 	my $id = $sandbox->rule(
 		path => '/email*',
 		times => 1,
@@ -149,7 +143,7 @@ foreach my $case (
 	my $prefix = 'unaccepted' . ++$serial . '-';
 
 	begin_anew();
-	my $since = last_request();
+	my $since = $sandbox->last_request;
 	my $id = $sandbox->rule(path => '/email*', times => 1, action => $action);
 	$node->enqueue(20, prefix => $prefix);
 	ok($node->wait_finished, "$name: the messages are finished");
@@ -165,7 +159,7 @@ $node->accounted('so far each message arrived once');
 #
 
 begin_anew();
-my $since = last_request();
+my $since = $sandbox->last_request;
 $sandbox->rule(
 	recipient => 'partly7@t.example',
 	times => 1,
@@ -185,7 +179,7 @@ $sandbox->clear_rules;
 #
 
 begin_anew();
-$since = last_request();
+$since = $sandbox->last_request;
 $sandbox->rule(
 	path => '/email*',
 	times => 3,
@@ -201,7 +195,7 @@ $sandbox->clear_rules;
 #
 
 begin_anew();
-$since = last_request();
+$since = $sandbox->last_request;
 $sandbox->rule(
 	path => '/email*',
 	times => 1,

@@ -96,12 +96,12 @@ reload_with("api_url = '" . $sandbox->url . "'");
 reload_with('batch_size = 10');
 reload_with('max_in_flight = 3');
 $rule = $sandbox->rule(path => '/email*', action => { latency => 0.1 });
-my ($last) = reverse $sandbox->requests;
+my $last = $sandbox->last_request;
 $node->enqueue(100, prefix => 'sized');
 ok($node->wait_finished, 'messages are finished with other sizes');
 my @requests = $sandbox->requests(
 	path => '/email/batch*',
-	since => $last->{number});
+	since => $last);
 is_deeply([ map { scalar @{ $_->{body}{Messages} } } @requests ],
 	[ (10) x 10 ], 'batch_size takes effect');
 my @changes = sort { $a->[0] <=> $b->[0] || $a->[1] <=> $b->[1] }
@@ -133,14 +133,14 @@ $sandbox->rule(
 	path => '/email*',
 	times => 1,
 	action => { drop => 'after_accept' });
-($last) = reverse $sandbox->requests;
+$last = $sandbox->last_request;
 $node->configure();
 $node->enqueue(3, prefix => 'settled');
 ok($node->wait_finished, 'a request in doubt is looked up');
 my ($send) =
-  $sandbox->requests(path => '/email/batch*', since => $last->{number});
+  $sandbox->requests(path => '/email/batch*', since => $last);
 my ($search) =
-  $sandbox->requests(path => '/messages/outbound', since => $last->{number});
+  $sandbox->requests(path => '/messages/outbound', since => $last);
 cmp_ok(($search->{received_us} - $send->{received_us}) / 1e6,
 	'>=', 1.49, 'settle_time takes effect');
 reload_with("settle_time = '200 ms'");

@@ -23,7 +23,7 @@ my $node = PostmarkCluster->new('main', sandbox => $sandbox);
 sub last_request
 {
 	my ($path) = @_;
-	return ($sandbox->requests(path => $path // '/email*'))[-1];
+	return ($sandbox->requests(path => $path // '/email*', limit => 1))[-1];
 }
 
 sub send_error

@@ -167,7 +167,7 @@ $sandbox->clear_rules;
 
 # What was in doubt is not what shows whether Postmark works again
 $node->sql(q(SELECT postmark_resume()));
-my ($last) = sort { $b <=> $a } map { $_->{number} } $sandbox->requests;
+my $last = $sandbox->last_request;
 $sandbox->rule(recipient => 'poison*', action => { status => 500 });
 my $down = $sandbox->rule(
 	path => '/email/*',

@@ -57,12 +57,6 @@ SQL
 	return;
 }
 
-sub last_request
-{
-	my ($last) = sort { $b <=> $a } map { $_->{number} } $sandbox->requests;
-	return $last // 0;
-}
-
 sub searches { return $sandbox->requests(path => '/messages/outbound', since => $_[0]); }
 
 sub duplicates
@@ -75,7 +69,7 @@ sub duplicates
 #
 
 $primary->backup('empty');
-my $since = last_request();
+my $since = $sandbox->last_request;
 my $standby = promoted('empty');
 $standby->enqueue(1, prefix => 'nothing-inherited');
 ok($standby->wait_finished, 'nothing inherited: a new message is sent');
@@ -188,7 +182,7 @@ foreach my $batch (1 .. 21)
 		});
 	$answer->{success} or BAIL_OUT("Postmark refuses: $answer->{content}");
 }
-$since = last_request();
+$since = $sandbox->last_request;
 $standby = promoted('inherits-resend');
 $standby->sql('SELECT postmark_resume()');
 ok($standby->wait_finished, 'more than 10,000 newer ones: all are finished');
@@ -203,7 +197,7 @@ $primary->sql('SELECT postmark_pause()');
 $primary->enqueue(5, prefix => 'young');
 change_created_at('young', '6 min');
 $primary->backup('young');
-$since = last_request();
+$since = $sandbox->last_request;
 $standby = promoted('young');
 $standby->sql('SELECT postmark_resume()');
 ok($standby->wait_finished, 'a young message: it is sent');
@@ -218,7 +212,7 @@ $primary->sql('SELECT postmark_resume()');
 # An intent that was inherited is not the last one
 #
 
-$since = last_request();
+$since = $sandbox->last_request;
 my $posted = $sandbox->counts->{requests}{'/email/batchWithTemplates'};
 $sandbox->rule(
 	path => '/email/batch*',

@@ -42,12 +42,6 @@ sub sizes
 	  $sandbox->requests(path => '/email/batch*', since => $since);
 }
 
-sub last_request
-{
-	my @requests = $sandbox->requests;
-	return @requests ? $requests[-1]{number} : 0;
-}
-
 #
 # A proxy or filter on the way
 #
@@ -158,7 +152,7 @@ $sandbox->clear_rules;
 my $rule = $sandbox->rule(
 	path => '/email*',
 	action => { status => 422, error_code => 4711, message => 'Not today' });
-my $since = last_request();
+my $since = $sandbox->last_request;
 $node->enqueue(400, prefix => 'brake');
 ok( $node->poll_query_until(
 		'postgres',
@@ -169,7 +163,7 @@ like(status_column('detail'), qr/ErrorCode 4711: Not today/, 'it says why');
 my $failed = failed();
 cmp_ok($failed, '>=', 10, 'so many have failed by then');
 cmp_ok($failed, '<=', 20, 'and not many more');
-my $braked_at = last_request();
+my $braked_at = $sandbox->last_request;
 ok( $sandbox->wait_requests(
 		batches() + 1,
 		path => '/email/batch*',
@@ -208,7 +202,7 @@ $sandbox->rule(
 	recipient => 'some*0@t.example',
 	action => { refuse => { error_code => 300, message => 'Bad' } });
 my $position = PostmarkExtra::log_position($node);
-$since = last_request();
+$since = $sandbox->last_request;
 $node->enqueue(300, prefix => 'some');
 ok($node->wait_finished, 'bad ones among others are finished');
 is($node->sql(q(SELECT count(*) FROM postmark_messages WHERE email LIKE 'some%' AND status = 'failed')),
@@ -223,7 +217,7 @@ $sandbox->clear_rules;
 $rule = $sandbox->rule(
 	path => '/email*',
 	action => { refuse => { error_code => 400, message => 'No such sender' } });
-$since = last_request();
+$since = $sandbox->last_request;
 $node->enqueue(4000, prefix => 'sender');
 ok($node->wait_state('blocked'), 'a refused sender blocks the connector');
 ok($sandbox->wait_requests(($sandbox->counts->{requests}{'/server'} // 0) + 1,

@@ -61,7 +61,7 @@ FROM postmark_settings s, generate_series(4, 8) i;
 ALTER TABLE postmark_queue ENABLE ALWAYS TRIGGER postmark_queue_row;
 SELECT postmark_resume();
 SQL
-my ($last) = map { $_->{number} } ($sandbox->requests)[-1];
+my $last = $sandbox->last_request;
 $node->enqueue(1, prefix => 'behind');
 ok($node->wait_finished, 'they are finished');
 is( $node->sql(

@@ -192,7 +192,7 @@ is($node->sql(q{SELECT count(*) FROM postmark_feedback_progress WHERE connector 
 # More than a search shows: a shorter time is asked about
 #
 
-my ($number) = map { $_->{number} } ($sandbox->requests)[-1];
+my $number = $sandbox->last_request;
 $sandbox->rule(path => '/bounces', times => 3, action => { status => 200, body => { TotalCount => 20000, Bounces => [] } });
 ok(ask_again('never'), 'it asks for all anew');
 my @until = map { $_->{query} =~ /todate=([^&]*)/ } $sandbox->requests(path => '/bounces', since => $number);

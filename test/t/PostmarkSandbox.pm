@@ -170,6 +170,14 @@ sub control
 {
 	my ($self, $method, $path, $document) = @_;
 
+	return $json->decode($self->_call($method, $path, $document));
+}
+
+# As text
+sub _call
+{
+	my ($self, $method, $path, $document) = @_;
+
 	my %request;
 	$request{content} = $json->encode($document) if defined $document;
 
@@ -177,7 +185,7 @@ sub control
 		"http://127.0.0.1:$self->{control_port}/_sandbox/$path", \%request);
 	croak "$method $path: $response->{status} $response->{content}"
 	  unless $response->{success};
-	return $json->decode($response->{content});
+	return $response->{content};
 }
 
 =pod
@@ -234,7 +242,7 @@ sub reset
 =item $sandbox->messages(%filter), ->requests(%filter)
 
 Lists of the accepted messages (filters recipient, limit, render) and of the
-requests received (filters path, since), oldest first.
+requests received (filters path, since, limit), oldest first.
 
   my ($mail) = $sandbox->messages(recipient => 'ann@example.com');
   like($mail->{TextBody}, qr/493021/, 'the code is in the mail');
@@ -255,6 +263,21 @@ sub requests
 
 =pod
 
+=item $sandbox->last_request
+
+The number of the newest request, 0 if there is none yet: for C<since>.
+
+=cut
+
+sub last_request
+{
+	my ($self) = @_;
+	my ($request) = $self->requests(limit => 1);
+	return defined $request ? $request->{number} : 0;
+}
+
+=pod
+
 =item $sandbox->counts, ->ids(%filter)
 
 The counters; the list of C<[postmark_id, recipient, count]> of what was
@@ -271,7 +294,14 @@ sub counts
 sub ids
 {
 	my ($self, %filter) = @_;
-	return @{ $self->control('GET', _query('ids', %filter))->{ids} };
+
+	# Often so many that reading JSON would take seconds
+	my $lines = $self->_call('GET', _query('ids', %filter, lines => 1));
+	utf8::decode($lines);
+	return map {
+		my ($id, @rest) = split /\t/;
+		[ $id eq '' ? undef : $id, @rest ];
+	} split /\n/, $lines;
 }
 
 =pod

@@ -50,9 +50,9 @@ class Control:
             ("POST", "rules"): (self._add_rule, set()),
             ("DELETE", "rules"): (self._clear_rules, {"id"}),
             ("GET", "messages"): (self._messages, {"recipient", "limit", "render"}),
-            ("GET", "requests"): (self._requests, {"path", "since"}),
+            ("GET", "requests"): (self._requests, {"path", "since", "limit"}),
             ("GET", "counts"): (self._counts, set()),
-            ("GET", "ids"): (self._ids, {"duplicates"}),
+            ("GET", "ids"): (self._ids, {"duplicates", "lines"}),
             ("GET", "config"): (self._config, set()),
             ("POST", "config"): (self._configure, set()),
             ("POST", "reset"): (self._reset, set()),
@@ -137,14 +137,20 @@ class Control:
                 "messages": [store.full(p, render) for p in positions[:limit]][::-1]}
 
     def _requests(self, query, document):
+        """What was received, oldest first; `limit` keeps the newest of them."""
         entries = self._world.log.select(query.get("path"), _number(query, "since", 0))
-        return {"requests": [entry.as_json() for entry in entries]}
+        limit = _number(query, "limit", len(entries))
+        return {"requests": [entry.as_json() for entry in entries[max(len(entries) - limit, 0):]]}
 
     def _counts(self, query, document):
         return self._world.counts()
 
     def _ids(self, query, document):
-        return {"ids": self._world.store.deliveries(_is_set(query, "duplicates", "0"))}
+        ids = self._world.store.deliveries(_is_set(query, "duplicates", "0"))
+        if _is_set(query, "lines", "0"):
+            return web.Response(text="".join(f"{number or ''}\t{recipient}\t{count}\n"
+                                             for number, recipient, count in ids))
+        return {"ids": ids}
 
     async def _wait(self, query, document):
         """Answer as soon as all the numbers asked for are reached, or at the time-out."""
