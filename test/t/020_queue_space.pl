@@ -22,20 +22,20 @@ $node->configure(connector => 'other');
 my $size = "pg_total_relation_size('postmark_queue')";
 my $total = 0;
 
-# Fills the files: 2,500 messages of 8 kB that do not compress
+# Fills the files: 850 messages of 24 kB that do not compress
 sub fill
 {
 	my (%opts) = @_;
 	my $payload =
-	  q{jsonb_build_object('s', (SELECT string_agg(md5(g || s.email), '') FROM generate_series(1, 250) g))};
+	  q{jsonb_build_object('s', (SELECT string_agg(md5(g::text), '') FROM generate_series(1, 750) g))};
 
 	$node->sql('SELECT postmark_pause()');
 	$node->enqueue(
-		2_500,
+		850,
 		from => $total + 1,
 		payload => $payload,
 		%opts);
-	$total += 2_500;
+	$total += 850;
 	cmp_ok($node->sql("SELECT $size"), '>', 16_000_000, 'the queue is large');
 
 	# One that has just given space back would not do so again for a minute
