@@ -71,17 +71,39 @@ our %ALIASES = (
 	};
 }
 
-# Of standbys as well, which are no PostmarkCluster
+# What is one query needs no psql.  Standbys, which are no PostmarkCluster, are
+# to have that as well.
 {
 	no warnings 'redefine';
 	my $poll = \&PostgreSQL::Test::Cluster::poll_query_until;
 	*PostgreSQL::Test::Cluster::poll_query_until = sub {
 		my ($self, $database, $query) = @_;
-		# What is more than one query wants a psql
 		return &$poll
-		  if !defined $query || $query =~ /\\|;\s*\S/ || $query !~ /^\s*SELECT\b/i;
+		  unless _is_one_query($query) && $query =~ /^\s*SELECT\b/i;
 		return &_poll_in_session;
 	};
+
+	my $safe_psql = \&PostgreSQL::Test::Cluster::safe_psql;
+	*PostgreSQL::Test::Cluster::safe_psql = sub {
+		my ($self, $database, $query, @options) = @_;
+		return &$safe_psql if @options || !_is_one_query($query);
+		my $session = PostmarkSession->new($self, $database);
+		return &$safe_psql unless defined $session;
+		my ($out, $said, $failed) = $session->query($query);
+		$session->quit;
+		croak "error running SQL: '$said'\nwhile running '$query'" if $failed;
+		print "$said\n" if $said ne '';
+		return $out;
+	};
+}
+
+# Not if in doubt: what psql has to take apart, or what talks of data to come
+sub _is_one_query
+{
+	my ($query) = @_;
+	return defined $query
+	  && $query !~ /\\|;\s*\S/
+	  && $query !~ /^\s*COPY\b/i;
 }
 
 my $json = JSON::PP->new->canonical->allow_nonref;
@@ -526,23 +548,23 @@ sub _pause
 
 =item PostmarkCluster::until_true($condition, $timeout)
 
-Calls the function until it is true, every 10 ms; what it returned, or false
-at the time-out (PG_TEST_TIMEOUT_DEFAULT, in seconds).
+Calls the function until it is true, at first every 5 ms; what it returned, or
+false at the time-out (PG_TEST_TIMEOUT_DEFAULT, in seconds).
 
 =cut
 
 sub until_true
 {
 	my ($condition, $timeout) = @_;
-	my $deadline =
-	  time() + ($timeout // $PostgreSQL::Test::Utils::timeout_default);
+	my $start = time();
+	$timeout //= $PostgreSQL::Test::Utils::timeout_default;
 
 	for (;;)
 	{
 		my $result = $condition->();
 		return $result if $result;
-		return 0 if time() > $deadline;
-		usleep(10_000);
+		return 0 if time() > $start + $timeout;
+		_pause($start);
 	}
 }
 

@@ -3,23 +3,23 @@
 
 =head1 NAME
 
-PostmarkSession - a session without a psql, for TAP tests that wait
+PostmarkSession - a session without a psql, for TAP tests
 
 =head1 SYNOPSIS
 
   use PostmarkSession;
 
   my $session = PostmarkSession->new($node, 'postgres');
-  my ($out, $err) = $session->query('SELECT 1');
+  my ($out, $said, $failed) = $session->query('SELECT 1');
   $session->quit;
 
 =head1 DESCRIPTION
 
-Whoever looks for a condition again and again with a psql each time spends
-more on starting psql than on the condition.  This speaks as much of the
-frontend/backend protocol as one query takes, and prints the result as
-C<psql -XAt> does.  It is a session like psql's: same user, database,
-application_name and options; one that needs a password is refused.
+Most of what a test asks the server is one query, and starting psql costs more
+than that.  This speaks as much of the frontend/backend protocol as one query
+takes, and gives the result as C<psql -XAtq> prints it.  It is a session like
+psql's: same user, database, application_name and options; one that needs a
+password is refused.
 
 Perl core modules only.
 
@@ -47,7 +47,7 @@ my $PROTOCOL = 3 << 16;
 =item PostmarkSession->new($node, $database, $deadline)
 
 Connects.  Undef, and the reason in C<$@>, where that fails or is not done
-by the deadline, a time().
+by the deadline, a time(); without one it waits for ever.
 
 =cut
 
@@ -82,10 +82,9 @@ sub new
 		  if defined $parameters{$name};
 	}
 	$self->_send('', "$startup\0");
-	my (undef, $err) = $self->_result;
-	return $self if $err eq '';
-	$self->quit;
-	$@ = $err;
+	my (undef, $said, $failed) = $self->_result;
+	return $self unless $failed;
+	$@ = $said;
 	return;
 }
 
@@ -93,8 +92,8 @@ sub new
 
 =item $session->query($sql, $deadline)
 
-Runs one query, outside of any transaction.  Returns its output and what the
-server had to say, errors and notices.
+Runs one query, outside of any transaction.  Returns its output, what the
+server had to say, errors and notices, and whether one of them was an error.
 
 =cut
 
@@ -185,8 +184,9 @@ sub _message
 				return ($type, substr $message, 5);
 			}
 		}
-		my $left = $self->{deadline} - time();
-		return if $left < 0 || !$self->usable;
+		my $left =
+		  defined $self->{deadline} ? $self->{deadline} - time() : undef;
+		return if !$self->usable || defined $left && $left < 0;
 		next unless $self->{select}->can_read($left);
 		my $n = sysread $self->{socket}, $self->{buffer}, 65536,
 		  length $self->{buffer};
@@ -199,13 +199,13 @@ sub _message
 sub _result
 {
 	my ($self) = @_;
-	my (@rows, @said);
+	my (@rows, @said, $failed);
 
 	while (my ($type, $body) = $self->_message)
 	{
 		if ($type eq 'Z')
 		{
-			return (join("\n", @rows), join("\n", @said));
+			return (join("\n", @rows), join("\n", @said), $failed);
 		}
 		elsif ($type eq 'D')
 		{
@@ -214,7 +214,10 @@ sub _result
 		elsif ($type eq 'E' || $type eq 'N')
 		{
 			my %fields = map { /^(.)(.*)/s } split /\0/, $body;
-			push @said, "$fields{S}:  $fields{M}";
+			push @said, "$fields{S}:  $fields{M}",
+			  defined $fields{D} ? "DETAIL:  $fields{D}" : (),
+			  defined $fields{H} ? "HINT:  $fields{H}" : ();
+			$failed ||= $type eq 'E';
 		}
 		elsif ($type eq 'R' && unpack('N', $body) != 0)
 		{
@@ -223,7 +226,7 @@ sub _result
 		}
 	}
 	$self->_lost;
-	return (join("\n", @rows), join("\n", @said, 'connection lost'));
+	return (join("\n", @rows), join("\n", @said, 'connection lost'), 1);
 }
 
 sub _columns
