@@ -38,7 +38,7 @@ class Journal:
     @staticmethod
     def _submission(record):
         return Submission(record["received_us"], record["path"], record["token"],
-                          base64.b85decode(record["body"]), record["compressed"])
+                          base64.b64decode(record["body"]), record["compressed"])
 
     def begin(self, prefix):
         """Forget everything and start over under a new MessageID prefix."""
@@ -49,7 +49,7 @@ class Journal:
         self._write({
             "received_us": submission.received_us, "path": submission.path,
             "token": submission.token, "compressed": submission.compressed,
-            "body": base64.b85encode(submission.body).decode(), "indexes": indexes})
+            "body": base64.b64encode(submission.body).decode(), "indexes": indexes})
 
     def _write(self, record):
         line = memoryview(json.dumps(record, separators=(",", ":")).encode() + b"\n")
