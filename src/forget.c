@@ -143,13 +143,16 @@ forget_codes_of(const char *address)
 static int64
 forget_counters(const char *address)
 {
+	const PmConnector *connector;
+	int			number = 0;
 	int64		n = 0;
 	bool		counted;
-	int			i;
 
-	for (i = 0; pm_connectors(i) != NULL; i++)
-		n += pm_address_counter_forget(pm_connectors(i)->name, address,
-									   &counted);
+	while ((connector = pm_next_connector(number)) != NULL)
+	{
+		number = connector->number;
+		n += pm_address_counter_forget(connector->name, address, &counted);
+	}
 	return n;
 }
 

@@ -192,17 +192,17 @@ unfinished(int64 upto, TimestampTz due, uint64 changes, int *stuck,
 {
 	PmState		found;
 	bool		result = false;
-	int			i;
+	const PmConnector *connector;
+	int			number = 0;
 
 	*stuck = *slow = 0;
-	for (i = 0; pm_connectors(i) != NULL && *stuck == 0; i++)
+	while (*stuck == 0 && (connector = pm_next_connector(number)) != NULL)
 	{
-		int			number = pm_connectors(i)->number;
-		const PmConnector *connector;
 		PmSlot	   *slot;
 		bool		answered;
 
-		if (!pm_may_use(pm_connectors(i), GetUserId()) ||
+		number = connector->number;
+		if (!pm_may_use(connector, GetUserId()) ||
 			!pm_connector_unfinished(number, upto, due))
 			continue;
 		result = true;

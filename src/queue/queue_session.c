@@ -147,21 +147,23 @@ found(PmStatement *query, Datum *values, Snapshot snapshot)
 static Datum
 lanes(int number)
 {
-	Datum	   *elements;
-	int			nconnectors = 0;
+	const PmConnector *connector;
+	int			max = PM_PRIORITIES;
+	Datum	   *elements = palloc(sizeof(Datum) * max);
 	int			n = 0;
 	int			i;
 
-	while (pm_connectors(nconnectors) != NULL)
-		nconnectors++;
-	elements = palloc(sizeof(Datum) * PM_PRIORITIES * Max(nconnectors, 1));
-	for (i = 0; i < nconnectors; i++)
+	for (i = 0; (connector = pm_connectors(i)) != NULL; i++)
 	{
-		const PmConnector *connector = pm_connectors(i);
 		int			priority;
 
 		if (number != 0 && connector->number != number)
 			continue;
+		if (n == max)
+		{
+			max *= 2;
+			elements = repalloc(elements, sizeof(Datum) * max);
+		}
 		for (priority = 0; priority < PM_PRIORITIES; priority++)
 			elements[n++] = Int32GetDatum(PM_LANE(connector->number, priority));
 	}

@@ -461,9 +461,27 @@ pm_connector_by_number(int number)
 }
 
 /*
+ * The stored connector with the lowest number above "number", 0 for the first;
+ * NULL past the end.  Its field "invalid" may be set.  For loops in which
+ * settings may be read anew.
+ */
+const PmConnector *
+pm_next_connector(int number)
+{
+	int			i;
+
+	refresh_store();
+	for (i = 0; i < store->nconnectors; i++)
+		if (store->connectors[i]->number > number)
+			return store->connectors[i];
+	return NULL;
+}
+
+/*
  * The stored connectors one after another, from index 0 on, ordered by
  * number; NULL past the end.  The field "invalid" may be set.  Only index 0
- * reads settings that changed, so that a loop goes through one state of them.
+ * reads settings that changed, so that a loop goes through one state of them:
+ * it asks for each index once, and does nothing that reads settings.
  */
 const PmConnector *
 pm_connectors(int index)

@@ -16,8 +16,8 @@
 /*
  * All but pm_config_pin need a transaction.
  *
- * pm_connector, pm_use_connector, pm_find_connector, pm_connector_by_number and pm_connectors(0)
- * read settings that changed, and make void what any of them returned before,
+ * pm_connector, pm_use_connector, pm_find_connector, pm_connector_by_number,
+ * pm_next_connector and pm_connectors(0) read settings that changed, and make void what any of them returned before,
  * unless that was pinned.  The others leave everything as it is.
  */
 extern const PmConnector *pm_connector(const char *name, bool missing_ok);
@@ -25,6 +25,7 @@ extern const PmConnector *pm_use_connector(const char *name, Oid role);
 extern const PmConnector *pm_find_connector(const char *name);
 pg_noreturn extern void pm_raise_not_configured(const char *name);
 extern const PmConnector *pm_connector_by_number(int number);
+extern const PmConnector *pm_next_connector(int number);
 extern const PmConnector *pm_connectors(int index);
 extern void pm_config_forget(void);
 extern void pm_config_pin(void);

@@ -212,14 +212,14 @@ void
 pm_channels_load(void)
 {
 	PmMoment	now = pm_moment();
+	const PmConnector *connector;
 	int			i;
 
 	for (i = 0; i < nchannels; i++)
 		channels[i]->connector = NULL;
 
-	for (i = 0; pm_connectors(i) != NULL; i++)
+	for (i = 0; (connector = pm_connectors(i)) != NULL; i++)
 	{
-		const PmConnector *connector = pm_connectors(i);
 		PmChannel  *channel = pm_channel_by_number(connector->number);
 
 		if (channel == NULL)

@@ -188,6 +188,36 @@ is( scalar(
 $node->accounted('each message is sent once or cancelled',
 	only => qr/^race/);
 
+# Connectors come and go while others go through all there are
+my $config = $node->connector_json;
+$node->sql(<<"SQL");
+CREATE PROCEDURE come_and_go(loops integer) LANGUAGE plpgsql AS \$\$
+BEGIN
+	FOR i IN 1 .. loops LOOP
+		PERFORM postmark_configure(\$config\$$config\$config\$, 'guest');
+		COMMIT;
+		PERFORM postmark_remove('guest');
+		COMMIT;
+	END LOOP;
+END
+\$\$;
+CREATE PROCEDURE look(loops integer) LANGUAGE plpgsql AS \$\$
+BEGIN
+	FOR i IN 1 .. loops LOOP
+		PERFORM postmark_cancel(0), postmark_wait(0, '0');
+		COMMIT;
+	END LOOP;
+END
+\$\$;
+SQL
+@sessions = map { $node->later('postgres', "CALL $_") }
+  ("come_and_go($loops * 10)", ("look($loops * 100)") x 3);
+foreach my $session (@sessions)
+{
+	my ($status, $out, $err) = $session->finish;
+	is($err, '', 'a session meets no error while connectors come and go');
+}
+
 is($sandbox->counts->{duplicates}, 0, 'nothing was sent twice');
 unlike(slurp_file($node->logfile), qr/TRAP|PANIC|terminated by signal/,
 	'nothing crashed');
