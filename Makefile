@@ -101,7 +101,7 @@ install-readme: installdirs
 
 uninstall: uninstall-pages
 uninstall-pages:
-	rm -f '$(PAGES_DIR)/README.md' $(patsubst %,'$(PAGES_DIR)/%',$(DOCS))
+	rm -f '$(PAGES_DIR)/README.md' $(patsubst %,'$(PAGES_DIR)/doc/%',$(notdir $(DOCS)))
 
 .PHONY: install-readme uninstall-pages
 
