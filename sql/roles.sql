@@ -6,10 +6,12 @@
 \set ECHO all
 CREATE ROLE regress_postmark_shop;
 CREATE ROLE regress_postmark_shop_app IN ROLE regress_postmark_shop;
+CREATE ROLE regress_postmark_aside NOINHERIT IN ROLE regress_postmark_shop;
 CREATE ROLE regress_postmark_forum;
 GRANT USAGE ON SCHEMA test TO PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA test, public TO regress_postmark_shop, regress_postmark_forum;
 GRANT INSERT ON postmark_queue TO regress_postmark_shop, regress_postmark_forum;
+GRANT EXECUTE ON FUNCTION test.attempt, postmark_enqueue TO regress_postmark_aside;
 SELECT postmark_configure(test.config(), 'free');
 SELECT postmark_configure(test.config('{"roles": ["regress_postmark_shop"], "webhookSecret": "0123456789abcdef-one"}'), 'shop');
 SELECT postmark_config('shop') -> 'roles', postmark_config('free') ? 'roles';
@@ -87,6 +89,11 @@ SET ROLE regress_postmark_forum;
 SELECT postmark_webhook('{"RecordType": "Open"}', '0123456789abcdef-one', 'shop');
 RESET ROLE;
 
+-- a member that inherits nothing is none until it says so
+SET ROLE regress_postmark_aside;
+SELECT a FROM test.attempt($$SELECT postmark_enqueue('ann@example.com', 'SignIn', connector => 'shop')$$) a LIMIT 1;
+RESET ROLE;
+
 -- a sign-up table uses the connector as its owner, whoever writes a row
 CREATE SCHEMA regress_postmark_shop AUTHORIZATION regress_postmark_shop;
 CREATE SCHEMA regress_postmark_forum AUTHORIZATION regress_postmark_forum;
@@ -154,5 +161,5 @@ SELECT postmark_flush();
 SET client_min_messages = warning;
 DROP SCHEMA regress_postmark_shop, regress_postmark_forum CASCADE;
 DROP EXTENSION postmark_connector;
-DROP OWNED BY regress_postmark_shop, regress_postmark_forum;
-DROP ROLE regress_postmark_shop_app, regress_postmark_shop, regress_postmark_forum;
+DROP OWNED BY regress_postmark_shop, regress_postmark_aside, regress_postmark_forum;
+DROP ROLE regress_postmark_shop_app, regress_postmark_aside, regress_postmark_shop, regress_postmark_forum;
