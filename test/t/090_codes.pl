@@ -332,19 +332,35 @@ foreach my $rival (@rivals)
 is($answers{verified}, 1, 'of eight sessions at a time one gets "verified"');
 is($answers{not_found}, 7, 'the others see that it is gone');
 
-# The second waits for the first, also under REPEATABLE READ
-foreach my $end (qw(COMMIT ROLLBACK))
+# A statement that uses a code up, or a link's token
+my $nlinks = 0;
+
+sub use_of
 {
-	$code = issue('wait@t.example');
-	my $first = $node->background_psql('postgres');
-	is( $first->query_safe(
-			"BEGIN; SELECT postmark_verify_code('wait\@t.example', 'Register', '$code')"
-		),
-		'verified',
-		"first of two before its $end");
-	my $second = start(
-		"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT postmark_verify_code('wait\@t.example', 'Register', '$code'); COMMIT"
+	my ($kind) = @_;
+	if ($kind eq 'code')
+	{
+		my $code = issue('wait@t.example');
+		return "SELECT postmark_verify_code('wait\@t.example', 'Register', '$code')";
+	}
+	$node->sql(
+		"SELECT postmark_issue_token('heldlink\@t.example', 'Register', 'https://t.example/{token}')"
 	);
+	my $token = substr(model('heldlink@t.example', ++$nlinks)->{link}, -32);
+	return "SELECT verdict FROM postmark_verify_token('$token', 'Register')";
+}
+
+# The second waits for the first, also under REPEATABLE READ
+foreach my $case (
+	[qw(code COMMIT)], [qw(code ROLLBACK)],
+	[qw(token COMMIT)], [qw(token ROLLBACK)])
+{
+	my ($kind, $end) = @$case;
+	my $use = use_of($kind);
+	my $first = $node->background_psql('postgres');
+	is($first->query_safe("BEGIN; $use"),
+		'verified', "first of two that use a $kind before its $end");
+	my $second = start("BEGIN ISOLATION LEVEL REPEATABLE READ; $use; COMMIT");
 	ok( $node->poll_query_until(
 			'postgres',
 			"SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
