@@ -169,7 +169,7 @@ my $poor = PostmarkCluster->new(
 	'poor',
 	sandbox => $sandbox,
 	conf => <<'CONF');
-shared_preload_libraries = 'pg_prewarm, postmark_connector'
+shared_preload_libraries = 'pg_prewarm, pg_stat_statements, postmark_connector'
 max_worker_processes = 1
 max_logical_replication_workers = 0
 CONF
@@ -186,6 +186,14 @@ like(
 	'queueing warns of it');
 is($poor->sql("SELECT postmark_flush('20 s')"),
 	'f', 'postmark_flush does not wait for what will not come');
+
+# The hooks of a library that was loaded before ours are called, too
+$poor->sql('CREATE EXTENSION pg_stat_statements');
+$poor->sql('CREATE DATABASE counted');
+is( $poor->sql(
+		"SELECT calls FROM pg_stat_statements WHERE query = 'CREATE DATABASE counted'"
+	),
+	'1', 'pg_stat_statements sees the commands that we look at');
 $poor->stop;
 
 done_testing();
