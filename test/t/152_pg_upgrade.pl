@@ -29,6 +29,8 @@ sub upgrade
 		"${name}_old",
 		sandbox => $sandbox,
 		install_path => $ENV{OLD_INSTALL},
+		# which is the default since 18, and has to be the same on both
+		init => { extra => ['--data-checksums'] },
 		conf => $preload);
 	$old->prepare_database('template1');
 	$old->sql('CREATE DATABASE older TEMPLATE template0');
@@ -58,6 +60,7 @@ sub upgrade
 		"${name}_new",
 		sandbox => $sandbox,
 		start => 0,
+		init => { extra => ['--data-checksums'] },
 		conf => $preload);
 	my $output;
 	{
