@@ -13,6 +13,7 @@ certificate it speaks TLS. DIRECTORY/mode says how each request is served:
     well        as Postmark would
     twice       the same answer once more, right after it
     late408     an answer of 408 after it, as to an idle connection
+    closes      the connection is closed after it, which it did not announce
     early       the answer before the body is read
     stranger    results that are about somebody else
     other_id    as well; but its search finds ids that were made another time
@@ -132,6 +133,8 @@ class Connection:
                 while True:
                     self.read(len(self.buffer) + 1)
             self.request(method, path, query, length, how, count)
+            if how == "closes":
+                return
 
     def request(self, method, path, query, length, how, count):
         if path == "/server":

@@ -82,6 +82,21 @@ foreach my $case ([ 'plain', $plain ], [ 'TLS', $secure ])
 	is($node->sql('SELECT state FROM postmark_status'),
 		'running', "$name: nor is anything wrong with the connector");
 
+	# libcurl itself does not look at one that was used less than a second ago.
+	$odd->mode('closes');
+	@seen = one_by_one($odd, lc($name) . 'closes', 4);
+	is(scalar(grep { @$_ == 1 } @seen),
+		4, "$name: a connection that was closed meanwhile costs nothing");
+	is($node->sql("SELECT count(*) FROM postmark_messages WHERE email LIKE lower('${name}closes%') AND attempts = 1"),
+		4, "$name: no attempt of a queued message either");
+	is( $node->sql(
+			join ';',
+			map {
+				"SELECT postmark_send('${name}closed$_\@t.example', 'Register', '493021') IS NOT NULL FROM pg_sleep(0.05)"
+			} 1 .. 3),
+		"t\nt\nt",
+		"$name: nor does postmark_send fail for it");
+
 	# postmark_send, within one session
 	$odd->mode('twice');
 	$node->sql(
