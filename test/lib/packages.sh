@@ -43,7 +43,7 @@ choose_postgres()
     # What the examples of doc/ name. Node.js and its driver come with them, or
     # from npm where that is there.
     # shellcheck disable=SC2034
-    PACKAGES_PAGES=(curl "postgresql-$PG_MAJOR-pgtap" libtap-parser-sourcehandler-pgtap-perl
+    PACKAGES_PAGES=(curl libtap-parser-sourcehandler-pgtap-perl
         python3-flask python3-psycopg python3-pytest
         python3-psycopg2 python3-asyncpg python3-sqlalchemy python3-django)
     # shellcheck disable=SC2034
@@ -87,10 +87,9 @@ find_postgres()
 
 installed() { [ -x "/usr/lib/postgresql/$1/bin/postgres" ]; }
 
-offered()
-{
-    [[ $(apt-cache policy "postgresql-server-dev-$1" 2>/dev/null) = *'Candidate: '[0-9]* ]]
-}
+offered() { has_candidate "postgresql-server-dev-$1"; }
+
+has_candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) = *'Candidate: '[0-9]* ]]; }
 
 # find_missing NAME...: sets MISSING to those that are not installed
 find_missing()
@@ -170,6 +169,48 @@ ensure_packages()
     find_missing "$@"
     ((${#MISSING[@]} == 0)) || die "still missing after apt-get install: ${MISSING[*]}"
     say "Installed in $((SECONDS - start)) s"
+}
+
+# ensure_pgtap: a version that Debian does not have, or not quite yet, has no
+# package of pgTAP. It is SQL alone: another version's files serve as well. Then
+# sets PGTAP to the folder that they are in.
+ensure_pgtap()
+{
+    local major log=$WORK/log/pgtap.log
+
+    [ ! -e "$DEBIAN_SHARE/extension/pgtap.control" ] || return 0
+    major=$(pgtap_major) || { refresh_lists && major=$(pgtap_major); } ||
+        die "no package source of this machine has pgTAP (postgresql-$PG_MAJOR-pgtap)"
+    if [ "$major" = "$PG_MAJOR" ]; then
+        ensure_packages "postgresql-$major-pgtap"
+        return
+    fi
+    say "Taking pgTAP from postgresql-$major-pgtap: PostgreSQL $PG_MAJOR has none"
+    mkdir "$WORK/pgtap"
+    (
+        cd "$WORK/pgtap"
+        apt-get -qq -o APT::Sandbox::User= download "postgresql-$major-pgtap"
+        dpkg-deb --extract ./*.deb .
+    ) >"$log" 2>&1 || {
+        tail -n 20 "$log"
+        die "apt-get could not download postgresql-$major-pgtap"
+    }
+    # shellcheck disable=SC2034
+    PGTAP=$WORK/pgtap/usr/share/postgresql/$major/extension
+}
+
+# pgtap_major: the version that has a package of it, ours if it is one
+pgtap_major()
+{
+    local major
+
+    for major in "$PG_MAJOR" "${SERVED[@]}"; do
+        if has_candidate "postgresql-$major-pgtap"; then
+            say "$major"
+            return
+        fi
+    done
+    return 1
 }
 
 # Debian's package of a service starts it, and has it started with the machine.
