@@ -80,7 +80,10 @@ sub upgrade
 			],
 			'>' => \$output,
 			'2>&1');
-		ok($ok, "$name: pg_upgrade $mode") or diag($output);
+		ok($ok, "$name: pg_upgrade $mode")
+		  or die join "\n", $output,
+		  map { $_, slurp_file($_) } glob $new->data_dir
+		  . '/pg_upgrade_output.d/*/log/pg_upgrade_dump_*.log';
 	}
 	is($sandbox->counts->{accepted},
 		$accepted, "$name: nothing is sent meanwhile");
