@@ -33,6 +33,8 @@ SELECT postmark_flush();
 SELECT (test.sandbox('GET', 'counts') -> 'accepted')::int AS sent;
 SELECT test.attempt($$SELECT postmark_cancel_all('nobody')$$);
 SELECT test.attempt($$SELECT postmark_cancel_all(NULL)$$);
+-- an empty usage type does not stand for all
+SELECT test.attempt($$SELECT postmark_cancel_all('default', '')$$);
 -- an error in the middle of it ends the transaction as any other does
 SELECT postmark_enqueue('refused@example.com', 'Register', '493021') IS NOT NULL AS queued;
 CREATE FUNCTION test.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;

@@ -194,7 +194,8 @@ cancel_step(void *arg)
  * postmark_cancel_all(connector, usage_type) returns bigint
  *
  * Cancels what is unsent of a connector, of one usage type or of all, and
- * returns how many that were.  PM001 if there is no such connector.
+ * returns how many that were.  PM001 if there is no such connector, PM003 for
+ * an empty usage type, which an application may have meant for none.
  */
 Datum
 postmark_cancel_all(PG_FUNCTION_ARGS)
@@ -209,6 +210,11 @@ postmark_cancel_all(PG_FUNCTION_ARGS)
 	int			i;
 
 	PreventCommandIfReadOnly("postmark_cancel_all()");
+	if (usage_type && usage_type[0] == '\0')
+		ereport(ERROR,
+				(errcode(PM_ERRCODE_INVALID),
+				 errmsg("usage type is empty"),
+				 errhint("Give one such as 'Register', or NULL for all.")));
 	number = pm_use_connector(name, GetUserId())->number;
 	pm_enter_owner(&scope);
 	pm_note_cancel();
