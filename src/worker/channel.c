@@ -287,7 +287,7 @@ pm_channel_lane(PmChannel *channel, int32 lane)
 												  sizeof(PmLane));
 
 		made->lane = lane;
-		made->due = made->doubtful_due = PM_NEVER;
+		pm_lane_forget(made, PM_NEVER);
 		channel->lanes[index] = made;
 	}
 	return channel->lanes[index];

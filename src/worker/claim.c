@@ -60,8 +60,12 @@
  */
 #define DOUBTFUL_BATCH		50
 
-/* When somebody has a message locked, try it again after, ms */
+/*
+ * When somebody has messages locked, try them again after, ms, and so much
+ * longer for each of them, us: several times as long as it takes to see that.
+ */
 #define ROW_LOCKED_DELAY	100
+#define EACH_LOCKED_DELAY	50
 
 /* When somebody has a table locked, try it again after, ms */
 #define TABLE_LOCKED_DELAY	100
@@ -74,6 +78,13 @@ typedef enum Source
 	FROM_DOUBTFUL				/* deferred ones that were in doubt */
 } Source;
 
+/* Messages that were read in vain, as they are locked or on their way */
+typedef struct Vain
+{
+	int			n;
+	Size		size;			/* bytes */
+} Vain;
+
 static int	next_channel;		/* who claims first */
 
 /* Move message "i" of the batch to the other one. */
@@ -83,22 +94,38 @@ set_aside(PmBatch *batch, int i, PmBatch *aside)
 	aside->messages[aside->nmessages++] = batch->messages[i];
 }
 
+/* When to try messages again of which somebody had so many locked. */
+static PmMoment
+unlocked_at(PmMoment now, int nlocked)
+{
+	return pm_later(now, ROW_LOCKED_DELAY) +
+		(int64) nlocked * EACH_LOCKED_DELAY;
+}
+
 /*
  * Of the messages read from "first" on, keep those that are to be sent now:
  * not in flight, not locked by somebody, not expired, with a template, to an
  * address that is not suppressed, of a channel that does not capture them.
+ * Those that neither stay nor are set aside are added to "vain".
  */
 static void
 sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
-	 PmBatch *aside, PmMoment now)
+	 PmBatch *aside, Vain *vain, PmMoment now)
 {
 	TimestampTz time = GetCurrentTimestamp();
 	int			kept = first;
 	int			i;
 
 	for (i = first; i < batch->nmessages; i++)
+	{
 		if (!pm_in_flight(batch->messages[i].id))
 			batch->messages[kept++] = batch->messages[i];
+		else
+		{
+			vain->n++;
+			vain->size += batch->messages[i].size;
+		}
+	}
 	batch->nmessages = kept;
 	pm_queue_lock(batch, first);
 
@@ -111,14 +138,12 @@ sift(PmChannel *channel, PmLane *lane, PmBatch *batch, int first,
 		if (!m->locked)
 		{
 			/* Somebody cancels it, perhaps; see what becomes of that */
-			PmMoment	again = pm_later(now, ROW_LOCKED_DELAY);
-
-			if (batch->deferred)
-				pm_lane_look(lane, again);
-			else
+			vain->n++;
+			vain->size += m->size;
+			if (!batch->deferred)
 			{
 				pm_ranges_add(&lane->locked, m->id, m->id);
-				lane->locked_at = again;
+				lane->locked_at = unlocked_at(now, ++lane->nlocked);
 			}
 			continue;
 		}
@@ -186,6 +211,24 @@ batch_bytes(const PmBatch *batch)
 }
 
 /*
+ * Whether there is room for more, having read a batch, what was set aside, and
+ * some in vain.  So much of that is enough for a turn: somebody may have a
+ * whole backlog locked, and other lanes have messages, too.
+ *
+ * left: becomes the bytes that may still be read
+ */
+static bool
+may_read(const PmBatch *batch, int limit, const PmBatch *aside,
+		 const Vain *vain, Size *left)
+{
+	Size		size = batch_bytes(batch) + batch_bytes(aside) + vain->size;
+
+	*left = BATCH_BYTES - Min(size, BATCH_BYTES);
+	return *left > 0 && batch->nmessages < limit &&
+		aside->nmessages < pm_batch_size && vain->n < pm_batch_size;
+}
+
+/*
  * Read a lane of the hot table until the batch is full or nothing is left,
  * above what others may have sent.
  */
@@ -195,6 +238,8 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 {
 	int			limit = pm_channel_batch_size(channel);
 	int64		floor = pm_failover_floor(channel);
+	Vain		vain = {0, 0};
+	Size		left;
 
 	if (lane->locked.n > 0 && lane->locked_at <= now)
 	{
@@ -204,19 +249,17 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 			pm_ranges_add(&lane->late, lane->locked.range[i].low,
 						  lane->locked.range[i].high);
 		lane->locked.n = 0;
+		lane->nlocked = 0;
 	}
-	while (batch->nmessages < limit && aside->nmessages < pm_batch_size &&
-		   (lane->late.n > 0 || lane->dirty))
+	while ((lane->late.n > 0 || lane->dirty) &&
+		   may_read(batch, limit, aside, &vain, &left))
 	{
 		bool		late = lane->late.n > 0;
 		PmIdRange  *range = late ? &lane->late.range[0] : NULL;
 		int			first = batch->nmessages;
 		bool		exhausted;
-		Size		size = batch_bytes(batch) + batch_bytes(aside);
 		int64		last;
 
-		if (size >= BATCH_BYTES)
-			break;
 		if (late && range->high <= floor)
 		{
 			/* All of it is looked at again when that is known */
@@ -227,7 +270,7 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 								  Max(late ? range->low - 1 : lane->cursor,
 									  floor),
 								  late ? range->high : PG_INT64_MAX,
-								  limit - first, BATCH_BYTES - size);
+								  limit - first, left);
 		last = batch->nmessages > first
 			? batch->messages[batch->nmessages - 1].id : 0;
 		if (!late)
@@ -239,7 +282,7 @@ read_lane(PmChannel *channel, PmLane *lane, PmBatch *batch, PmBatch *aside,
 			range->low = last + 1;
 		else
 			pm_ranges_drop_first(&lane->late);
-		sift(channel, lane, batch, first, aside, now);
+		sift(channel, lane, batch, first, aside, &vain, now);
 	}
 }
 
@@ -272,41 +315,51 @@ keep_company(PmBatch *batch)
 
 /*
  * Read what is due of a lane's deferred messages, of those that were in doubt
- * or of the others, until the batch is full or nothing is left.
+ * or of the others, until the batch is full or nothing is left.  Where all that
+ * may be read at once was locked, the next turn goes on behind it.
  */
 static void
 read_deferred(PmChannel *channel, PmLane *lane, bool doubtful, PmBatch *batch,
 			  PmBatch *aside, PmMoment now)
 {
-	PmDeferredPosition position = {DT_NOBEGIN, 0};
+	PmWalk	   *walk = doubtful ? &lane->doubtful_walk : &lane->walk;
+	PmDeferredPosition position = walk->position;
 	TimestampTz time = GetCurrentTimestamp();
+	Vain		vain = {0, 0};
+	Size		left;
 	PmMoment   *due = doubtful ? &lane->doubtful_due : &lane->due;
 	int			limit = doubtful ? Min(pm_batch_size, DOUBTFUL_BATCH)
 		: pm_channel_batch_size(channel);
 	bool		exhausted = false;
 
 	*due = PM_NEVER;
-	while (!exhausted && batch->nmessages < limit &&
-		   aside->nmessages < pm_batch_size)
+	while (!exhausted && may_read(batch, limit, aside, &vain, &left))
 	{
 		int			first = batch->nmessages;
-		Size		size = batch_bytes(batch) + batch_bytes(aside);
 
-		if (size >= BATCH_BYTES)
-			break;
 		exhausted = pm_deferred_read(batch, doubtful, time, &position,
-									 passed_over, channel, limit - first,
-									 BATCH_BYTES - size);
-		sift(channel, lane, batch, first, aside, now);
+									 passed_over, channel, limit - first, left);
+		sift(channel, lane, batch, first, aside, &vain, now);
 	}
 	if (doubtful && keep_company(batch))
 		exhausted = false;
 	if (!exhausted)
+	{
 		*due = now;
+		if (batch->nmessages == 0 && aside->nmessages == 0)
+		{
+			walk->position = position;
+			walk->locked += vain.n;
+		}
+	}
 	else
 	{
+		int			nlocked = walk->locked + vain.n;
 		TimestampTz next;
 
+		pm_walk_begin(walk);
+		if (nlocked > 0)
+			*due = unlocked_at(now, nlocked);
 		if (pm_deferred_due(lane->lane, doubtful, time, &next))
 			*due = Min(*due, pm_moment_of(next));
 	}

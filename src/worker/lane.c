@@ -21,6 +21,32 @@
 static PmMoment hold_hot;
 static PmMoment hold_deferred;
 
+/* A walk over deferred messages is to begin with the first. */
+void
+pm_walk_begin(PmWalk *walk)
+{
+	walk->position.due_at = DT_NOBEGIN;
+	walk->position.id = 0;
+	walk->locked = 0;
+}
+
+/*
+ * Nothing is known of the lane but that it is to be looked for deferred messages
+ * at "due".
+ */
+void
+pm_lane_forget(PmLane *lane, PmMoment due)
+{
+	lane->cursor = 0;
+	lane->dirty = false;
+	lane->late.n = 0;
+	lane->locked.n = 0;
+	lane->nlocked = 0;
+	lane->due = lane->doubtful_due = due;
+	pm_walk_begin(&lane->walk);
+	pm_walk_begin(&lane->doubtful_walk);
+}
+
 /* Whether messages that somebody had locked are to be tried again. */
 static bool
 locked_due(const PmLane *lane, PmMoment now)

@@ -11,7 +11,15 @@
 #define PM_LANE_STATE_H
 
 #include "base/clock.h"
+#include "queue/queue.h"
 #include "shared/wakeup.h"
+
+/* A walk over the deferred messages that are due, many of which are locked */
+typedef struct PmWalk
+{
+	PmDeferredPosition position;	/* all up to here were locked */
+	int			locked;			/* so many of them so far */
+} PmWalk;
 
 /* What is known of one lane: connector and priority */
 typedef struct PmLane
@@ -23,12 +31,15 @@ typedef struct PmLane
 	bool		dirty;			/* there may be messages above it */
 	PmRanges	late;			/* ranges below it to be read again */
 	PmRanges	locked;			/* messages that somebody had locked */
+	int			nlocked;		/* so many of them so far */
 	PmMoment	locked_at;		/* when to try these again */
 
 	/* postmark_deferred */
 	PmMoment	due;			/* next message; PM_AT_ONCE: look, PM_NEVER:
 								 * none */
 	PmMoment	doubtful_due;	/* the same of those that were in doubt */
+	PmWalk		walk;
+	PmWalk		doubtful_walk;
 
 	/* After an error that their reading met: not to be read before */
 	PmMoment	hold_hot;
@@ -36,6 +47,8 @@ typedef struct PmLane
 	int			failures;		/* such errors, in a row */
 } PmLane;
 
+extern void pm_walk_begin(PmWalk *walk);
+extern void pm_lane_forget(PmLane *lane, PmMoment due);
 extern bool pm_lane_hot_work(const PmLane *lane, PmMoment now);
 extern bool pm_lane_deferred_work(const PmLane *lane, bool doubtful,
 								  PmMoment now);

@@ -309,11 +309,8 @@ begin_lanes(bool all)
 									   channel->number * PM_PRIORITIES + p);
 			if (lane == NULL)
 				continue;
-			lane->cursor = 0;
+			pm_lane_forget(lane, all ? PM_AT_ONCE : PM_NEVER);
 			lane->dirty = all;
-			lane->late.n = 0;
-			lane->locked.n = 0;
-			lane->due = lane->doubtful_due = all ? PM_AT_ONCE : PM_NEVER;
 		}
 	}
 	for (i = 0; !all && i < hot.n; i++)

@@ -57,6 +57,46 @@ foreach my $case (
 }
 
 #
+# A whole backlog that somebody has locked: it is looked at in small steps, and
+# what is behind it or beside it goes its way
+#
+
+sub peak_kb
+{
+	my ($kb) = slurp_file('/proc/' . $node->worker_pid . '/status') =~
+	  /^VmHWM:\s+(\d+) kB/m;
+	return $kb;
+}
+
+$node->configure(connector => 'beside');
+foreach my $table ('queue', 'deferred')
+{
+	my $after = $table eq 'queue' ? 'NULL::timestamptz' : 'clock_timestamp()';
+
+	$node->sql('SELECT postmark_pause()');
+	$node->sql(
+		"SELECT count(postmark_enqueue('heap' || i || '\@t.example', 'Register', '000000', send_after => $after + interval '1 s')) FROM generate_series(1, 60000) i"
+	);
+	$node->sql(
+		"SELECT postmark_enqueue('behind$table\@t.example', 'Register', '000000', send_after => $after + interval '2 s')"
+	);
+	$other->query_safe('BEGIN');
+	$other->query_safe("DELETE FROM postmark_$table WHERE email LIKE 'heap%'");
+	my $peak = peak_kb();
+	$node->sql('SELECT postmark_resume()');
+	ok(sent("behind$table", 1),
+		"$table: what is behind a locked backlog is sent");
+	$node->sql(
+		"SELECT postmark_enqueue('beside$table\@t.example', 'Register', '000000', connector => 'beside')"
+	);
+	ok(sent("beside$table", 1), "$table: and what is beside it");
+	cmp_ok(peak_kb() - $peak,
+		'<', 16 * 1024, "$table: the worker does not read all of it at once");
+	$other->query_safe('COMMIT');
+	ok($node->wait_finished, "$table: nothing is left in the end");
+}
+
+#
 # Locked tables
 #
 
