@@ -108,7 +108,6 @@ put_template(const PmConnector *connector, char *token,
 	pfree(body.data);
 	if (verdict.outcome != PM_ACCEPTED)
 	{
-		pm_api_mask(verdict.text, token);
 		pm_forget_token(token);
 		pm_api_raise_template(&verdict, connector, template->alias, done);
 	}
@@ -164,7 +163,6 @@ postmark_install_templates(PG_FUNCTION_ARGS)
 	if (!pm_list_templates(connector, token, nwanted + 1, aliases, found,
 						   &verdict))
 	{
-		pm_api_mask(verdict.text, token);
 		pm_forget_token(token);
 		pm_api_raise_template(&verdict, connector, NULL, 0);
 	}

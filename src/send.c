@@ -136,7 +136,6 @@ send_message(const PmConnector *connector, const PmMessage *m)
 
 	if (verdict.outcome != PM_ACCEPTED)
 	{
-		pm_api_mask(verdict.text, token);
 		pm_api_mask(verdict.text, m->code);
 		pm_api_mask_payload(verdict.text, m->payload);
 		pm_forget_token(token);
@@ -234,11 +233,10 @@ report_listed(ReturnSetInfo *rsinfo, const char *item, const PmListed *listed,
 		report(rsinfo, item, FOUND_GOOD, "ready");
 }
 
-/* The detail of an item that could not be looked up; token is masked. */
+/* The detail of an item that could not be looked up. */
 static const char *
-not_checked(const PmVerdict *verdict, const char *token)
+not_checked(const PmVerdict *verdict)
 {
-	pm_api_mask(verdict->text, token);
 	return psprintf("not checked: %s", pm_api_detail(verdict));
 }
 
@@ -261,7 +259,6 @@ check_token(ReturnSetInfo *rsinfo, const PmConnector *connector,
 		report(rsinfo, "token", FOUND_GOOD, "Postmark accepts the token");
 		return true;
 	}
-	pm_api_mask(verdict.text, token);
 	report(rsinfo, "token", FOUND_BAD,
 		   psprintf("%s %s", pm_api_detail(&verdict), pm_api_hint(&verdict)));
 	return false;
@@ -288,7 +285,7 @@ check_stream(ReturnSetInfo *rsinfo, const PmConnector *connector,
 					  pm_find_listed(streams, nstreams, connector->message_stream),
 					  "the server has no message stream with this ID");
 	else
-		report(rsinfo, item, NOT_FOUND_OUT, not_checked(&verdict, token));
+		report(rsinfo, item, NOT_FOUND_OUT, not_checked(&verdict));
 }
 
 /* Look all aliases up. */
@@ -306,7 +303,7 @@ check_templates(ReturnSetInfo *rsinfo, const PmConnector *connector,
 	for (i = 0; i < n; i++)
 		aliases[i] = connector->templates[i].alias;
 	if (!pm_list_templates(connector, token, n, aliases, found, &verdict))
-		unknown = not_checked(&verdict, token);
+		unknown = not_checked(&verdict);
 
 	for (i = 0; i < n; i++)
 	{

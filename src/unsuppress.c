@@ -50,8 +50,6 @@ ask_postmark(const PmConnector *connector, const char *address)
 	pm_http_perform(request, &result);
 	done = pm_api_read_unsuppress(&result, address, &verdict);
 	pm_http_release(request);
-	if (!done)
-		pm_api_mask(verdict.text, token);
 	pm_forget_token(token);
 	if (!done)
 		pm_api_raise(&verdict, connector, NULL, NULL);

@@ -701,10 +701,17 @@ init_verdict(PmVerdict *verdict, const PmHttpResult *result,
  * Text of an answer, fit to be shown.  pm_network_text reads UTF-8, and that
  * is what pm_json_parse leaves: in a database of another encoding, ASCII.
  */
+ *
+ * Postmark may repeat the token that it was sent, which need not be the
+ * connector's any more.
 static char *
-shown(const char *text)
+shown(const PmHttpResult *result, const char *text, size_t len)
 {
-	return pm_network_text(text, strlen(text));
+	char	   *clean = pm_network_text(text, len);
+
+	if (result->secret_header)
+		pm_api_mask(clean, result->secret_header + strlen(TOKEN_HEADER));
+	return clean;
 }
 
 /*
@@ -782,7 +789,7 @@ describe(const char *what, const PmHttpResult *result, AnswerTo to)
 		if (c == '>')
 			in_markup = false;
 	}
-	text = pm_network_text(words, len);
+	text = shown(result, words, len);
 	pfree(words);
 	cut_words(text, SEEN_MAX);
 	return psprintf("%s: %s%s%s%s", what, type,
@@ -955,7 +962,8 @@ choose_error(const PmJson *errors, int *code, const char **text,
  * batch.  False if there is none, or 0; the verdict is then left as it is.
  */
 static bool
-judge_object(const PmJson *object, AnswerTo to, PmVerdict *verdict)
+judge_object(const PmHttpResult *result, const PmJson *object, AnswerTo to,
+			 PmVerdict *verdict)
 {
 	int			code;
 	const char *text;
@@ -981,7 +989,7 @@ judge_object(const PmJson *object, AnswerTo to, PmVerdict *verdict)
 
 	verdict->outcome = outcome;
 	verdict->error_code = code;
-	verdict->text = text && *text ? shown(text) :
+	verdict->text = text && *text ? shown(result, text, strlen(text)) :
 		pstrdup("Postmark gave no reason");
 	return true;
 }
@@ -1064,7 +1072,7 @@ judge_refusal(const PmHttpResult *result, const PmJson *json, AnswerTo to,
 	}
 
 	verdict->outcome = by_status;
-	if (json && judge_object(json, to, verdict))
+	if (json && judge_object(result, json, to, verdict))
 	{
 		PmOutcome	known;
 
@@ -1126,7 +1134,7 @@ judge(const PmHttpResult *result, AnswerTo to, MemoryContext reading,
 
 	if (status >= 200 && status <= 299)
 	{
-		if (json && !judge_object(json, to, verdict))
+		if (json && !judge_object(result, json, to, verdict))
 		{
 			if (!result->early)
 				return json;
@@ -1285,7 +1293,7 @@ pm_api_read_batch(const PmHttpResult *result, int nmessages,
 			PmVerdict  *item = &items[i];
 
 			init_verdict(item, result, PM_IN_DOUBT, NULL);
-			if (judge_object(entry, TO_ONE, item))
+			if (judge_object(result, entry, TO_ONE, item))
 			{
 				/* It stands alone already. */
 				if (item->outcome == PM_POISONED)
@@ -1503,7 +1511,8 @@ pm_api_read_streams(const PmHttpResult *result, PmVerdict *verdict,
 
 /* An entry of a dump, which may lack anything. */
 static void
-read_suppression(const PmJson *entry, PmSuppression *found)
+read_suppression(const PmHttpResult *result, const PmJson *entry,
+				 PmSuppression *found)
 {
 	const char *email = pm_json_string(entry, "EmailAddress");
 	const char *reason = pm_json_string(entry, "SuppressionReason");
@@ -1512,8 +1521,8 @@ read_suppression(const PmJson *entry, PmSuppression *found)
 
 	found->email = email ? pstrdup(email) : NULL;
 	found->suppressed = true;
-	found->reason = reason ? shown(reason) : NULL;
-	found->origin = origin ? shown(origin) : NULL;
+	found->reason = reason ? shown(result, reason, strlen(reason)) : NULL;
+	found->origin = origin ? shown(result, origin, strlen(origin)) : NULL;
 	if (since == NULL || !pm_parse_iso_time(since, &found->since))
 		found->since = GetCurrentTimestamp();
 }
@@ -1537,7 +1546,7 @@ pm_api_read_suppression(const PmHttpResult *result, const char *address,
 		const char *email = pm_json_string(entry, "EmailAddress");
 
 		if (email && pg_strcasecmp(email, address) == 0)
-			read_suppression(entry, found);
+			read_suppression(result, entry, found);
 	}
 	MemoryContextDelete(reading);
 	return page != NULL;
@@ -1559,7 +1568,7 @@ pm_api_read_dump(const PmHttpResult *result, PmVerdict *verdict, PmDump *dump)
 	dump->suppressions = page ?
 		palloc(sizeof(PmSuppression) * Max(page->nchildren, 1)) : NULL;
 	for (entry = page ? page->first : NULL; entry; entry = entry->next)
-		read_suppression(entry, &dump->suppressions[dump->n++]);
+		read_suppression(result, entry, &dump->suppressions[dump->n++]);
 	MemoryContextDelete(reading);
 	return page != NULL;
 }
@@ -1642,7 +1651,8 @@ pm_api_read_unsuppress(const PmHttpResult *result, const char *address,
 		if (!done)
 		{
 			verdict->outcome = PM_REFUSED;
-			verdict->text = words && *words ? shown(words) :
+			verdict->text = words && *words ?
+				shown(result, words, strlen(words)) :
 				pstrdup("Postmark gave no reason");
 		}
 	}

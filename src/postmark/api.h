@@ -172,7 +172,7 @@ extern PmHttpRequest *pm_api_start_unsuppress(const PmConnector *connector,
 											  StringInfo body, void *owner);
 extern void pm_api_unsuppress_body(StringInfo buf, const char *address);
 
-/* Answers.  Memory is of the current context. */
+/* Answers.  Memory is of the current context; no text has the token. */
 extern void pm_api_read_send(const PmHttpResult *result, const char *to,
 							 PmVerdict *verdict);
 extern bool pm_api_read_batch(const PmHttpResult *result, int nmessages,

@@ -10,8 +10,8 @@
  * which shows why a connector stands still.
  *
  * Postmark's own text is passed on, because nobody explains a refusal better.
- * It may repeat what was sent, so that secrets must be masked in it by
- * whoever knows them.
+ * It may repeat what was sent: api.c masks the token in it, and what a message
+ * has of secrets whoever knows the message.
  *
  * src/postmark/api_errors.c
  *
@@ -138,8 +138,8 @@ pm_api_blames_stream(const PmVerdict *verdict)
 /*
  * A verdict that is not PM_ACCEPTED in words: one or more whole sentences,
  * with the HTTP status and Postmark's ErrorCode where there are such.
- * Palloc'd; raises no error.  Secrets that the verdict's text may repeat are
- * masked by the caller, before or after.
+ * Palloc'd; raises no error.  Secrets of a message that the verdict's text may
+ * repeat are masked by the caller, before or after.
  */
 char *
 pm_api_detail(const PmVerdict *verdict)
@@ -377,7 +377,7 @@ general_words(const PmVerdict *verdict, const PmConnector *connector,
  * SQLSTATEs.
  *
  * usage_type and alias are those of the message, and are used only for an
- * unknown template.  The verdict's text must have its secrets masked.
+ * unknown template.  In the verdict's text the message's secrets must be masked.
  */
 void
 pm_api_raise(const PmVerdict *verdict, const PmConnector *connector,
@@ -418,8 +418,7 @@ pm_api_raise(const PmVerdict *verdict, const PmConnector *connector,
 
 /*
  * The same for a template that was to be put into the server, behind "done"
- * others, or with NULL as alias for the list of templates.  The verdict's text
- * must have the token masked.
+ * others, or with NULL as alias for the list of templates.
  */
 void
 pm_api_raise_template(const PmVerdict *verdict, const PmConnector *connector,

@@ -131,6 +131,7 @@ struct PmHttpRequest
 	struct curl_slist *headers;
 
 	/* the request */
+	char	   *secret_header;	/* or NULL */
 	const char *body;			/* the caller's */
 	size_t		body_len;
 	size_t		body_read;		/* handed to libcurl so far */
@@ -293,6 +294,9 @@ pm_http_start(const PmHttpSpec *spec)
 	request->context = context;
 	request->owner = spec->owner;
 	request->state = PM_STATE_NEW;
+	if (spec->secret_header)
+		request->secret_header = MemoryContextStrdup(context,
+													 spec->secret_header);
 	request->body = spec->body;
 	request->body_len = spec->body ? spec->body_len : 0;
 	request->reply_max = spec->max_reply;
@@ -431,6 +435,7 @@ pm_http_result(PmHttpRequest *request, PmHttpResult *result)
 		result->media_type = pm_network_text(type, strlen(type));
 		MemoryContextSwitchTo(old);
 	}
+	result->secret_header = request->secret_header;
 	result->sent_len = request->body_len;
 	result->early = request->early;
 	result->shortage = request->shortage;
@@ -636,6 +641,8 @@ request_reset(void *arg)
 
 	curl_slist_free_all(request->headers);
 	request->headers = NULL;
+	if (request->secret_header)
+		explicit_bzero(request->secret_header, strlen(request->secret_header));
 	request->state = PM_STATE_TAKEN;
 }
 

@@ -30,8 +30,8 @@ typedef struct PmHttpSpec
 {
 	const char *method;			/* "GET", "POST", "PUT" */
 	const char *url;			/* complete, already percent-encoded */
-	const char *secret_header;	/* "Name: value", never shown anywhere; or
-								 * NULL */
+	const char *secret_header;	/* "Name: value", shown to nobody but the
+								 * caller; or NULL */
 	const char *body;			/* UTF-8, or NULL; must stay until the request
 								 * is released */
 	size_t		body_len;
@@ -52,6 +52,8 @@ typedef struct PmHttpResult
 	const char *reply;			/* NUL-terminated, raw bytes as received */
 	size_t		reply_len;
 	const char *media_type;		/* of the reply, cleaned text; NULL: not said */
+	const char *secret_header;	/* as it was sent, to be masked in what the
+								 * reply says; or NULL */
 	size_t		sent_len;		/* of the body that was to be sent */
 	bool		early;			/* the reply began before all of the body was
 								 * handed out */

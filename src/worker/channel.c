@@ -518,18 +518,6 @@ pm_channel_ended(PmChannel *channel, bool doubtful)
 		channel->doubtful_in_flight--;
 }
 
-/* Postmark may repeat the token that it was sent: it must not be shown. */
-void
-pm_channel_mask(PmChannel *channel, char *text)
-{
-	char	   *token = pm_channel_token(channel);
-
-	if (token == NULL)
-		return;
-	pm_api_mask(text, token);
-	pfree(token);
-}
-
 /*
  * Note what postmark_status is to say: what the verdict says, and "more", whole
  * sentences or "".  NULL for the verdict: nothing any more.
@@ -545,7 +533,6 @@ say_trouble(PmChannel *channel, const PmVerdict *verdict, const char *more)
 	{
 		char	   *detail = psprintf("%s%s", pm_api_detail(verdict), more);
 
-		pm_channel_mask(channel, detail);
 		channel->trouble = keep_text(detail);
 		channel->trouble_hint = keep_text(hint);
 	}
@@ -566,7 +553,6 @@ pm_channel_search_failed(PmChannel *channel, const PmVerdict *verdict)
 	{
 		char	   *detail = pm_api_detail(verdict);
 
-		pm_channel_mask(channel, detail);
 		channel->recent_trouble =
 			keep_text(psprintf("older messages wait, for Postmark's message search does not tell which of them were sent already: %s",
 							   detail ? detail : "no answer"));

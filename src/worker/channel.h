@@ -195,7 +195,6 @@ extern void pm_channels_quiet(uint64 *quiet);
 extern void pm_channels_reopen(int resumed);
 
 extern char *pm_channel_token(PmChannel *channel);
-extern void pm_channel_mask(PmChannel *channel, char *text);
 extern bool pm_channel_captures(const PmChannel *channel);
 extern bool pm_channel_flows(PmChannel *channel);
 extern bool pm_channel_on_trial(PmChannel *channel, PmMoment now);

@@ -452,11 +452,10 @@ pm_job_start(PmJob *job)
 
 /* Postmark may repeat what it was sent: no code must be shown anywhere. */
 static void
-mask_verdict(PmJob *job, PmVerdict *verdict, const PmMessage *m)
+mask_verdict(PmVerdict *verdict, const PmMessage *m)
 {
 	if (verdict->text == NULL)
 		return;
-	pm_channel_mask(job->channel, verdict->text);
 	pm_api_mask(verdict->text, m->code);
 	pm_api_mask_payload(verdict->text, m->payload);
 }
@@ -595,7 +594,7 @@ answer_came(void *arg, PmHttpRequest *request)
 		if (job->doubtful)
 			job->channel->doubtful_failures = 0;
 		for (i = 0; i < batch->nmessages; i++)
-			mask_verdict(job, &items[i], &batch->messages[i]);
+			mask_verdict(&items[i], &batch->messages[i]);
 		judge_channel(job, items);
 		for (i = 0; i < batch->nmessages; i++)
 			apply_verdict(job, &batch->messages[i], &items[i]);
@@ -603,7 +602,7 @@ answer_came(void *arg, PmHttpRequest *request)
 	else
 	{
 		for (i = 0; i < batch->nmessages; i++)
-			mask_verdict(job, &whole, &batch->messages[i]);
+			mask_verdict(&whole, &batch->messages[i]);
 		switch (whole.outcome)
 		{
 			case PM_MISCONFIGURED:

@@ -434,8 +434,6 @@ not_answered(PmChannel *channel, const PmHttpResult *result,
 	if (result->retry_after_ms >= 0)
 		delay = Max(delay, pm_retry_after_delay(result->retry_after_ms));
 	poll->at = pm_later(pm_moment(), delay);
-	if (verdict->text)
-		pm_channel_mask(channel, verdict->text);
 	if (poll->failures == 2)
 		ereport(LOG,
 				(errmsg("postmark_connector could not ask Postmark what became of the mail of connector \"%s\"",

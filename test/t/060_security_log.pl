@@ -361,6 +361,33 @@ $sandbox->clear_rules;
 $node->sql("SELECT postmark_set_token('$TOKEN')");
 ok($node->wait_finished, 'it goes on when the token is set');
 
+# A token is rotated while Postmark has yet to refuse the old one
+my $rotated = 'rotated-while-under-way';
+$sandbox->config(tokens => [ $TOKEN, $rotated ]);
+$node->sql("SELECT postmark_set_token('$rotated')");
+my $asked = $sandbox->counts->{requests}{'/email/batchWithTemplates'} // 0;
+$sandbox->rule(
+	path => '/email*',
+	times => 1,
+	action => {
+		latency => 1,
+		status => 401,
+		error_code => 10,
+		message => "No server has the token $rotated"
+	});
+my $rotation = PostmarkExtra::log_position($node);
+$id = enqueue('rotated@example.com');
+ok( $sandbox->wait_requests(
+		$asked + 1, path => '/email/batchWithTemplates'),
+	'a request is under way with a token');
+$node->sql("SELECT postmark_set_token('$TOKEN')");
+ok($node->wait_state('blocked'), 'which is refused when it is not the stored one any more');
+unlike(shown(), qr/\Q$rotated\E/, 'it is masked all the same');
+unlike(PostmarkExtra::log_since($node, $rotation),
+	qr/\Q$rotated\E/, 'in the log as well');
+$sandbox->clear_rules;
+ok($node->wait_finished, 'it goes on with the new one');
+
 foreach my $case (
 	[ '500', { status => 500, body => "<html>$ECHO</html>" } ],
 	[ '503', { status => 503, error_code => 100, message => $ECHO } ],
