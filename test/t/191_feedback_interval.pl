@@ -258,7 +258,11 @@ ok(ask_again('never'), 'more than can be read is listed for one second');
 PostmarkExtra::wait_for_log($node, $log, qr/cannot read all that Postmark lists of connector "default" for the second/);
 $asked = asked('*dump');
 ok(ask_again(), 'it is asked for once more');
-is(() = PostmarkExtra::log_since($node, $log) =~ /cannot read all/g, 1, 'that is said once');
+# Both ends of a question are whole seconds that belong to it, so that two have
+# the same mail
+my @said = PostmarkExtra::log_since($node, $log) =~ /cannot read all.* for the second (.*)/g;
+is(join(' ', sort keys %{ { map { $_ => 1 } @said } }), join(' ', sort @said), 'that is said once of a second');
+cmp_ok(scalar(@said), '<=', 2, 'and of two at most');
 
 #
 # Another server of Postmark's, a connector that goes, a dump
