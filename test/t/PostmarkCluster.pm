@@ -106,6 +106,19 @@ sub _is_one_query
 	  && $query !~ /^\s*COPY\b/i;
 }
 
+# PostgreSQL 15 knows nothing of INITDB_TEMPLATE, a cluster to copy where init
+# has no arguments of its own for initdb.
+{
+	no warnings 'redefine';
+	my $run = \&PostgreSQL::Test::Utils::system_or_bail;
+	*PostgreSQL::Test::Utils::system_or_bail = sub {
+		return &$run
+		  if !defined $ENV{INITDB_TEMPLATE}
+		  || "@_" !~ /^initdb -D (\S+) -A trust -N$/;
+		return $run->('cp', '-RPp', $ENV{INITDB_TEMPLATE}, $1);
+	};
+}
+
 my $json = JSON::PP->new->canonical->allow_nonref;
 
 =pod
@@ -161,6 +174,14 @@ CONF
 	$self->start if $start;
 	$self->prepare_database if $prepare;
 	return $self;
+}
+
+# The template is of the installation under test alone.
+sub init
+{
+	my ($self, %params) = @_;
+	delete local $ENV{INITDB_TEMPLATE} if defined $self->{_install_path};
+	return $self->SUPER::init(%params);
 }
 
 =pod
