@@ -13,8 +13,8 @@ use PostmarkSandbox;
 use PostmarkCluster;
 use PostmarkExtra;
 
-# A vacuum comes after this many messages of 24 kB: 128 MB
-my $ROUND = 5_700;
+# A vacuum comes after this many messages of 8 kB: 128 MB
+my $ROUND = 17_000;
 
 my $sandbox = PostmarkSandbox->new();
 my $node = PostmarkCluster->new(
@@ -49,7 +49,7 @@ sub send_round
 		$ROUND,
 		from => $total + 1,
 		payload =>
-		  q{(SELECT jsonb_build_object('s', string_agg(md5(g::text), '')) FROM generate_series(1, 750) g)}
+		  q{(SELECT jsonb_build_object('s', string_agg(md5(g::text), '')) FROM generate_series(1, 250) g)}
 	);
 	$total += $ROUND;
 	return $node->poll_query_until('postgres',
