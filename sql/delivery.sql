@@ -155,10 +155,33 @@ SELECT postmark_requeue(:id);
 
 -- one that spoils the whole request does not hold up the others
 SELECT test.sandbox('POST', 'rules', '{"recipient": "poison@example.com", "action": {"status": 422, "error_code": 402}}') \g /dev/null
-INSERT INTO postmark_queue (email, usage_type, code)
-	SELECT CASE i WHEN 7 THEN 'poison@example.com' ELSE format('p%s@example.com', i) END, 'Register', '493021' FROM generate_series(1, 20) i;
+INSERT INTO postmark_queue (email, usage_type, code, payload, locale)
+	SELECT CASE i WHEN 17 THEN 'poison@example.com' ELSE format('p%s@example.com', i) END, 'Register', '4930' || i,
+		jsonb_build_object('name', 'P' || i), 'de' FROM generate_series(11, 30) i;
 SELECT postmark_flush();
-SELECT status, count(*), min(error_code) FROM postmark_messages WHERE email LIKE 'p%' GROUP BY 1 ORDER BY 1;
+SELECT status, locale, count(*), min(error_code) FROM postmark_messages WHERE email LIKE 'p%' GROUP BY 1, 2 ORDER BY 1;
+-- and they are what they were
+SELECT count(*) FROM jsonb_array_elements(test.sandbox('GET', 'messages') -> 'messages') m, LATERAL (SELECT substring(m #>> '{Request,To}', '^p(\d+)@') AS i) p
+WHERE m #>> '{Request,TemplateModel,name}' = 'P' || i AND m #>> '{Request,TemplateModel,code}' = '4930' || i;
+SELECT test.sandbox('DELETE', 'rules') \g /dev/null
+
+-- why, in Postmark's words: cut between two characters, no control character in it
+SELECT test.sandbox('POST', 'rules', jsonb_build_object('recipient', 'utf@example.com', 'action', jsonb_build_object('refuse', jsonb_build_object(
+	'error_code', 300, 'message', E'\u0085Zo\u00EB\u009Fsaid: \U0001F642 \u201Eno\u201C ' || repeat('ä', 1000))))) \g /dev/null
+SELECT postmark_enqueue('utf@example.com', 'Register', '493021') AS id \gset
+SELECT postmark_wait(:id);
+SELECT left(why, 18) AS begins, right(why, 2) AS ends, octet_length(why) AS length
+FROM postmark_messages, substring(last_error from 'ErrorCode 300: (.*)') why WHERE id = :id;
+SELECT test.sandbox('DELETE', 'rules') \g /dev/null
+
+-- expired before the worker could see it
+BEGIN;
+SELECT postmark_enqueue('late@example.com', 'Register', '493021', expires_in => '10 ms') AS id \gset
+SELECT pg_sleep(0.02);
+COMMIT;
+SELECT postmark_wait(:id);
+SELECT code, payload FROM postmark_history WHERE id = :id;
+SELECT test.sandbox('GET', 'messages?recipient=late@example.com') -> 'messages';
 
 --
 -- Waiting
