@@ -145,6 +145,18 @@ ok(ask_again('never'), 'it asks for all anew');
 is($node->sql(q{SELECT count(*) FROM postmark_suppressed WHERE email ~ '^spamcomplaint'}),
 	0, 'nobody who was forgotten comes back');
 
+# News that a constraint of somebody's keeps out does not keep out the other
+$node->sql('DELETE FROM postmark_feedback');
+$node->sql(q{ALTER TABLE postmark_feedback ADD CONSTRAINT no_soft_ones CHECK (feedback !~ '^SoftBounce')});
+ok(ask_again('never'), 'it comes to an end with news that cannot be stored');
+is($node->sql(q{SELECT string_agg(split_part(feedback, ':', 1), ' ' ORDER BY feedback) FROM postmark_messages
+	WHERE email ~ '^(hardbounce|softbounce|autoresponder)'}),
+	'AutoResponder HardBounce', 'and has stored the other');
+$node->sql('ALTER TABLE postmark_feedback DROP CONSTRAINT no_soft_ones');
+ok(ask_again('never'), 'it asks for all anew');
+is($node->sql(q{SELECT status FROM postmark_messages WHERE email ~ '^softbounce'}),
+	'bounced', 'which has that, too');
+
 #
 # A restart
 #
