@@ -135,7 +135,6 @@ INSERT INTO postmark_queue (email, usage_type) SELECT format('bulk%s@example.com
 SELECT lastval();
 RESET ROLE;
 DROP TABLE test.member;
-
 -- a role that is gone, and a row of an older version
 UPDATE postmark_history SET queued_by = 1 WHERE id = :hal;
 UPDATE postmark_history SET queued_by = NULL WHERE id = :ida;
