@@ -331,6 +331,24 @@ FROM unnest('{one@example.com,more@example.com}'::text[]) who;
 SELECT count(*) FROM postmark_inquiries WHERE connector = 'other';
 
 --
+-- Settings that change while an event is taken, as a trigger of the owner's may
+--
+CREATE FUNCTION test.pause() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM public.postmark_pause('default', 'a complaint');
+	PERFORM public.postmark_config();
+	RETURN NULL;
+END
+$$;
+SELECT postmark_enqueue('ria@example.com', 'Register', '493021') > 0;
+SELECT postmark_flush();
+CREATE TRIGGER pause AFTER INSERT ON postmark_feedback FOR EACH ROW EXECUTE FUNCTION test.pause();
+SELECT test.post(test.event('SpamComplaint', 'ria@example.com', now(), '{"Type": "SpamComplaint"}'));
+DROP TRIGGER pause ON postmark_feedback;
+SELECT postmark_resume();
+SELECT connector, message_stream, email FROM postmark_suppressed WHERE email ~ '^ria';
+
+--
 -- A connector that is removed takes its suppressions along
 --
 SELECT postmark_webhook('{"RecordType": "SubscriptionChange", "Recipient": "max@example.com", "ChangedAt": "2026-01-01T00:00:00Z", "SuppressSending": true}',

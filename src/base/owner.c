@@ -21,6 +21,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
+#include "storage/sinval.h"
 #include "utils/guc.h"
 #include "utils/plancache.h"
 #include "utils/snapmgr.h"
@@ -119,6 +120,16 @@ pm_leave_owner(const PmOwnerScope *scope)
 	SetUserIdAndSecContext(scope->save_user, scope->save_context);
 }
 
+/* SPI's memory of the outermost scope of pm_connect_owner; NULL: none is open */
+static MemoryContext outermost = NULL;
+
+/* That memory goes, at the scope's end or with its transaction. */
+static void
+outermost_ended(void *arg)
+{
+	outermost = NULL;
+}
+
 /*
  * Go on with the rights of the queue's owner, and with SPI, for whose errors
  * the same holds.
@@ -126,9 +137,26 @@ pm_leave_owner(const PmOwnerScope *scope)
 void
 pm_connect_owner(PmOwnerScope *scope)
 {
+	static MemoryContextCallback end = {.func = outermost_ended};
+
 	pm_enter_owner(scope);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
+	if (outermost == NULL)
+	{
+		outermost = CurrentMemoryContext;
+		MemoryContextRegisterResetCallback(outermost, &end);
+	}
+}
+
+/*
+ * Where to keep what must live as long as any scope of pm_connect_owner that is
+ * open now; NULL if none is.
+ */
+MemoryContext
+pm_owner_context(void)
+{
+	return outermost;
 }
 
 /* Back to what pm_connect_owner found. */
@@ -185,14 +213,21 @@ pm_plan(PmStatement *statement)
 {
 	SPIPlanPtr	plan;
 	uint64		changes;
+	uint64		messages;
 
-	/* To wait for a lock is to learn what has changed meanwhile */
+	/*
+	 * To wait for a lock is to learn what has changed meanwhile.  Where no
+	 * message came nothing has: a server with debug_discard_caches forgets each
+	 * time.
+	 */
 	do
 	{
 		changes = pm_catalog_changes();
+		messages = SharedInvalidMessageCounter;
 		plan = make_plan(statement);
 		pm_check_plan(plan);
-	} while (pm_catalog_changes() != changes);
+	} while (pm_catalog_changes() != changes &&
+			 SharedInvalidMessageCounter != messages);
 	return plan;
 }
 
@@ -207,15 +242,20 @@ raise_failure(const PmStatement *statement, int result)
 /*
  * Execute a statement with the transaction's own snapshot, for at most "limit"
  * rows (0: all).  Returns SPI's result code; any that is an error is raised.
+ *
+ * Here and below, the current memory context stays what it is.  SPI would leave
+ * its own, and what is made there ends with the scope.
  */
 int
 pm_execute(PmStatement *statement, Datum *values, const char *nulls,
 		   long limit)
 {
+	MemoryContext context = CurrentMemoryContext;
 	int			result = SPI_execute_plan(pm_plan(statement), values, nulls,
 										  false, limit);
 
 	raise_failure(statement, result);
+	MemoryContextSwitchTo(context);
 	return result;
 }
 
@@ -228,10 +268,13 @@ void
 pm_execute_snapshot(PmStatement *statement, Datum *values, Snapshot snapshot,
 					bool read_only, long limit)
 {
+	MemoryContext context = CurrentMemoryContext;
+
 	raise_failure(statement,
 				  SPI_execute_snapshot(pm_plan(statement), values, NULL,
 									   snapshot, InvalidSnapshot, read_only,
 									   true, limit));
+	MemoryContextSwitchTo(context);
 }
 
 /*

@@ -62,6 +62,7 @@ typedef struct PmOwnerScope
 extern void pm_enter_owner(PmOwnerScope *scope);
 extern void pm_leave_owner(const PmOwnerScope *scope);
 extern void pm_connect_owner(PmOwnerScope *scope);
+extern MemoryContext pm_owner_context(void);
 extern void pm_disconnect_owner(const PmOwnerScope *scope);
 extern int	pm_execute(PmStatement *statement, Datum *values,
 					   const char *nulls, long limit);

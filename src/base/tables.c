@@ -36,6 +36,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_rewrite.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -301,11 +302,13 @@ check_function(Relation rel, Oid function, const char *what, Fault *fault)
 static void
 check_triggers(Relation rel, Fault *fault)
 {
+	/* The relation's own list may be made anew at any look-up */
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 	int			i;
 
-	for (i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+	for (i = 0; triggers && i < triggers->numtriggers; i++)
 	{
-		const Trigger *trigger = &rel->trigdesc->triggers[i];
+		const Trigger *trigger = &triggers->triggers[i];
 
 		if (trigger->tgisinternal)
 			continue;
@@ -323,8 +326,9 @@ check_triggers(Relation rel, Fault *fault)
 			check_function(rel, trigger->tgfoid,
 						   psprintf("trigger \"%s\"", trigger->tgname), fault);
 		if (fault->message)
-			return;
+			break;
 	}
+	FreeTriggerDesc(triggers);
 }
 
 /* Begin to read what an object depends on, or, with "referenced", its dependents. */

@@ -253,7 +253,7 @@ postmark_flush(PG_FUNCTION_ARGS)
 	TimestampTz due = GetCurrentTimestamp();
 	PmSlot	   *slot = pm_find_slot(MyDatabaseId);
 	uint64		changes = slot ? pm_slot_changes(slot) : 0;
-	PmState		state;
+	PmState		state = {0};
 	int			stuck;
 	int64		upto;
 	bool		done;

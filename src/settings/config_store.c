@@ -40,6 +40,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/errors.h"
+#include "base/owner.h"
 #include "base/tables.h"
 #include "settings/config_json.h"
 #include "settings/config_store.h"
@@ -290,8 +291,24 @@ read_store(Relation settings, Relation templates)
 }
 
 /*
- * Make the store current.  Pointers into the old one are void afterwards,
- * unless it is pinned.
+ * Be done with a store that is not pinned.  One of our functions that is
+ * executing SQL may be using it: a trigger that the tables' owner added can
+ * change settings, and call us.
+ */
+static void
+drop_store(Store *old)
+{
+	if (old == NULL || old == pinned)
+		return;
+	if (pm_owner_context())
+		MemoryContextSetParent(old->context, pm_owner_context());
+	else
+		MemoryContextDelete(old->context);
+}
+
+/*
+ * Make the store current.  For how long pointers into the old one are good see
+ * config_store.h.
  * Errors leave the old one as it is, to be tried again.
  */
 static void
@@ -348,8 +365,7 @@ refresh_store(void)
 
 	MemoryContextSetParent(context, CacheMemoryContext);
 	last_found = NULL;
-	if (store && store != pinned)
-		MemoryContextDelete(store->context);
+	drop_store(store);
 	store = new_store;
 	store_invalidations = seen;
 }

@@ -17,8 +17,10 @@
  * All but pm_config_pin need a transaction.
  *
  * pm_connector, pm_use_connector, pm_find_connector, pm_connector_by_number,
- * pm_next_connector and pm_connectors(0) read settings that changed, and make void what any of them returned before,
- * unless that was pinned.  The others leave everything as it is.
+ * pm_next_connector and pm_connectors(0) read settings that changed, and make
+ * void what any of them returned before, unless that was pinned, or a scope of
+ * pm_connect_owner is open: then it is good until the outermost one ends.  The
+ * others leave everything as it is.
  */
 extern const PmConnector *pm_connector(const char *name, bool missing_ok);
 extern const PmConnector *pm_use_connector(const char *name, Oid role);
