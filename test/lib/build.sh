@@ -51,11 +51,11 @@ make_tree()
 # that the next run compiles only what has changed, in a folder for each
 # compiler and version of the server; git ignores it. Others, and who may not
 # write there, build in $WORK. One with other flags has POSTMARK_TEST_BUILD as
-# its name.
+# its name, one for a server that is not Debian's that server's as well.
 build_dir()
 {
     if [ -n "${KEEP_BUILDS:-}" ] && [ -w "$ROOT" ]; then
-        say "$ROOT/build/$PG_MAJOR-${POSTMARK_TEST_BUILD:-$1}"
+        say "$ROOT/build/$PG_MAJOR-${POSTMARK_TEST_PG:+${DEBIAN_PG##*/}-}${POSTMARK_TEST_BUILD:-$1}"
     else
         say "$WORK/build-$1"
     fi
@@ -89,24 +89,41 @@ build_with()
 # and BINDIR.
 build_and_install()
 {
-    local share
+    local share headers
 
     [ -x "$DEBIAN_PG/bin/postgres" ] || die "PostgreSQL $PG_MAJOR is not in $DEBIAN_PG"
     PREFIX=$WORK/pg
     share=$PREFIX$DEBIAN_SHARE
-    mkdir -p "$PREFIX$DEBIAN_PG" "$share"
+    headers=$("$DEBIAN_PG/bin/pg_config" --includedir)
+    mkdir -p "$PREFIX$DEBIAN_PG" "$share" "$PREFIX${headers%/*}"
     # Copies of the programs, since a program looks where its links lead; of
     # all else links, less an extension of ours that the machine has.
     cp -r "$DEBIAN_PG/bin" "$PREFIX$DEBIAN_PG/bin"
     cp -rs "$DEBIAN_PG/lib" "$PREFIX$DEBIAN_PG/lib"
     cp -rs "$DEBIAN_SHARE/." "$share/"
-    ln -sfn /usr/include "$PREFIX/usr/include"
+    ln -sfn "$headers" "$PREFIX$headers"
     rm -f "$PREFIX$DEBIAN_PG/lib/postmark_connector.so" \
         "$share"/extension/postmark_connector{.control,--*.sql}
 
     build_with gcc install DESTDIR="$PREFIX" || return 1
 
     BINDIR=$PREFIX$DEBIAN_PG/bin
+    [ -z "${POSTMARK_TEST_UNDER:-}" ] || put_under "$POSTMARK_TEST_UNDER"
     export PATH=$BINDIR:$PATH
     export PG_CONFIG=$BINDIR/pg_config
+}
+
+# put_under COMMAND: every server of that installation is started by it. Not
+# what initdb and pg_ctl call the program for, which would only take long.
+put_under()
+{
+    mv "$BINDIR/postgres" "$BINDIR/postgres.bare"
+    cat >"$BINDIR/postgres" <<EOF
+#!/bin/sh
+case \$1 in
+    --boot | --check | --single | --describe-config | -V | -C) exec "$BINDIR/postgres.bare" "\$@" ;;
+esac
+exec $1 "$BINDIR/postgres.bare" "\$@"
+EOF
+    chmod 755 "$BINDIR/postgres"
 }

@@ -3,7 +3,8 @@
 # test/lib/packages.sh: which PostgreSQL, and what a bare Debian lacks. On a
 # machine that has it all this asks dpkg once and touches nothing.
 #
-# Reads PG_MAJOR, the version wanted. Gives
+# Reads PG_MAJOR, the version wanted, or POSTMARK_TEST_PG, the directory of a
+# PostgreSQL that was not Debian's to build. Gives
 #   PG_MAJOR        the version taken
 #   DEBIAN_PG       where its programs are, and its libraries
 #   DEBIAN_SHARE    where its extensions are
@@ -22,18 +23,22 @@ choose_postgres()
         die "PG_MAJOR is $wanted, and postmark_connector serves PostgreSQL $served"
     command -v dpkg-query >/dev/null || die "this needs Debian, or a system made of it (there is no dpkg here)"
     [ -z "$wanted" ] || majors=("$wanted")
-    find_postgres installed "${majors[@]}" ||
-        find_postgres offered "${majors[@]}" ||
-        { refresh_lists && find_postgres offered "${majors[@]}"; } ||
-        die "PostgreSQL ${wanted:-$served} would serve, but it is not installed and no package source of this machine has it"
-
-    take_postgres "$PG_MAJOR"
+    if [ -n "${POSTMARK_TEST_PG:-}" ]; then
+        take_built "$POSTMARK_TEST_PG"
+    else
+        find_postgres installed "${majors[@]}" ||
+            find_postgres offered "${majors[@]}" ||
+            { refresh_lists && find_postgres offered "${majors[@]}"; } ||
+            die "PostgreSQL ${wanted:-$served} would serve, but it is not installed and no package source of this machine has it"
+        take_postgres "$PG_MAJOR"
+    fi
 
     # To build, and to run with the sandbox. The tools of build-essential are
     # named one by one: its C++ compiler is of no use here.
     # shellcheck disable=SC2034  # read by the scripts that source this file
-    PACKAGES_RUN=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR" libcurl4-openssl-dev
-        gcc libc6-dev make python3 python3-aiohttp tzdata)
+    PACKAGES_RUN=(libcurl4-openssl-dev gcc libc6-dev make python3 python3-aiohttp tzdata)
+    [ -n "${POSTMARK_TEST_PG:-}" ] ||
+        PACKAGES_RUN+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
 
     # To test as well. A clang, for the second compile check, is a dependency
     # of postgresql-server-dev, but it is we who call it.
@@ -68,6 +73,20 @@ take_postgres()
     DEBIAN_PG=/usr/lib/postgresql/$1
     # shellcheck disable=SC2034
     DEBIAN_SHARE=/usr/share/postgresql/$1
+}
+
+# take_built DIRECTORY: that which "make install" put there
+take_built()
+{
+    local config
+
+    config=$(realpath -m "$1")/bin/pg_config
+    [ -x "$config" ] || die "there is no $config"
+    PG_MAJOR=$("$config" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+    # shellcheck disable=SC2034
+    DEBIAN_PG=${config%/bin/pg_config}
+    # shellcheck disable=SC2034
+    DEBIAN_SHARE=$("$config" --sharedir)
 }
 
 # find_postgres HOW MAJOR...: sets PG_MAJOR to the first that is there
