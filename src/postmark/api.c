@@ -700,10 +700,10 @@ init_verdict(PmVerdict *verdict, const PmHttpResult *result,
 /*
  * Text of an answer, fit to be shown.  pm_network_text reads UTF-8, and that
  * is what pm_json_parse leaves: in a database of another encoding, ASCII.
- */
  *
  * Postmark may repeat the token that it was sent, which need not be the
  * connector's any more.
+ */
 static char *
 shown(const PmHttpResult *result, const char *text, size_t len)
 {
