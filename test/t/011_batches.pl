@@ -289,6 +289,31 @@ $node->psql('sql_ascii',
 ok($node->wait_finished('sql_ascii'),
 	'a byte that is no UTF-8 does not stay in the queue');
 
+# Nor does one that comes into the queue past its check; what it was to be sent
+# with is sent.
+$node->sql('SELECT postmark_pause()', 'sql_ascii');
+$node->sql(
+	q(SELECT postmark_enqueue('past' || i || '@t.example', 'Generic', NULL, '{"name": "plain"}') FROM generate_series(1, 5) i),
+	'sql_ascii');
+$node->sql(
+	q(BEGIN; ALTER TABLE postmark_queue DISABLE TRIGGER postmark_queue_row;
+	UPDATE postmark_queue SET payload = convert_from('\x7b226e616d65223a22ff227d', 'SQL_ASCII')::jsonb WHERE email = 'past3@t.example';
+	ALTER TABLE postmark_queue ENABLE ALWAYS TRIGGER postmark_queue_row; COMMIT),
+	'sql_ascii');
+$node->sql('SELECT postmark_resume()', 'sql_ascii');
+ok($node->wait_finished('sql_ascii'), 'a payload that cannot be sent does not stay');
+is( $node->sql(
+		q(SELECT string_agg(substr(email, 5, 1) || ' ' || status, ', ' ORDER BY email) FROM postmark_messages WHERE email ~ '^past'),
+		'sql_ascii'),
+	'1 sent, 2 sent, 3 failed, 4 sent, 5 sent',
+	'it alone fails');
+like(
+	$node->sql(
+		q(SELECT last_error FROM postmark_messages WHERE email = 'past3@t.example'),
+		'sql_ascii'),
+	qr/cannot be converted to UTF-8/,
+	'and is told why');
+
 # Answers in UTF-8 are stored in such a database, too
 $sandbox->rule(
 	recipient => 'text@t.example',
