@@ -384,26 +384,27 @@ pm_api_start_server(const PmConnector *connector, const char *token,
 }
 
 /*
- * Have a search look through the connector's stream.  One that names none looks
- * through Postmark's own transactional stream alone.
+ * Have a search look through a stream.  One that names none looks through
+ * Postmark's own transactional stream alone.
  */
 static void
-append_stream(StringInfo path, const PmConnector *connector)
+append_stream(StringInfo path, const char *stream)
 {
-	if (strcmp(connector->message_stream, PM_DEFAULT_STREAM) == 0)
+	if (strcmp(stream, PM_DEFAULT_STREAM) == 0)
 		return;
 	appendStringInfoString(path, "&messagestream=");
-	pm_http_escape(path, connector->message_stream);
+	pm_http_escape(path, stream);
 }
 
 /*
- * What of a batch, or of one message, did Postmark accept?  value is its
- * postmark_batch or, if by_id, its postmark_id.  A page from offset on, to be
+ * What of a batch, or of one message, did Postmark accept in a stream?  value is
+ * its postmark_batch or, if by_id, its postmark_id.  A page from offset on, to be
  * read with pm_api_read_search.
  */
 PmHttpRequest *
 pm_api_start_search(const PmConnector *connector, const char *token,
-					bool by_id, const char *value, int offset, void *owner)
+					const char *stream, bool by_id, const char *value,
+					int offset, void *owner)
 {
 	StringInfoData path;
 
@@ -413,7 +414,7 @@ pm_api_start_search(const PmConnector *connector, const char *token,
 					 PM_SEARCH_PAGE, offset,
 					 by_id ? METADATA_ID : METADATA_BATCH);
 	pm_http_escape(&path, value);
-	append_stream(&path, connector);
+	append_stream(&path, stream);
 	return begin_built_request("GET", &path, connector, token, NULL,
 							   LONG_REPLY_MAX, owner);
 }
@@ -461,7 +462,7 @@ pm_api_start_recent(const PmConnector *connector, const char *token,
 	initStringInfo(&path);
 	appendStringInfo(&path, "messages/outbound?count=%d&offset=%d",
 					 PM_SEARCH_PAGE, offset);
-	append_stream(&path, connector);
+	append_stream(&path, connector->message_stream);
 	if (until != DT_NOEND)
 		append_time(&path, "&todate=", until);
 	return begin_built_request("GET", &path, connector, token, NULL,

@@ -130,7 +130,8 @@ extern PmHttpRequest *pm_api_start_batch(const PmConnector *connector,
 extern PmHttpRequest *pm_api_start_server(const PmConnector *connector,
 										  const char *token, void *owner);
 extern PmHttpRequest *pm_api_start_search(const PmConnector *connector,
-										  const char *token, bool by_id,
+										  const char *token,
+										  const char *stream, bool by_id,
 										  const char *value, int offset,
 										  void *owner);
 extern PmHttpRequest *pm_api_start_recent(const PmConnector *connector,

@@ -186,6 +186,23 @@ settings_fingerprint(const PmConnector *connector)
 	return print;
 }
 
+/* Remember the stream that the channel's connector sends in. */
+static void
+note_stream(PmChannel *channel)
+{
+	const char *stream = channel->connector->message_stream;
+	int			i;
+
+	for (i = 0; i < channel->nstreams; i++)
+		if (strcmp(channel->streams[i], stream) == 0)
+			return;
+	channel->streams = channel->streams == NULL ?
+		MemoryContextAlloc(TopMemoryContext, sizeof(char *)) :
+		repalloc(channel->streams, sizeof(char *) * (channel->nstreams + 1));
+	channel->streams[channel->nstreams] = keep_text(stream);
+	channel->nstreams++;
+}
+
 /*
  * Give the channel another chance if its own settings changed: what closed it
  * may be mended.  One that backs off is told so by whom it talks to, and
@@ -244,6 +261,7 @@ pm_channels_load(void)
 			char	   *token = pm_stored_token(channel->name);
 
 			channel->token = keep_text(token);
+			note_stream(channel);
 		}
 		channel->sweep_at = now;
 		channel->report = true;

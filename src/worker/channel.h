@@ -126,6 +126,8 @@ typedef struct PmChannel
 	uint64		peer;			/* fingerprints, to see what changed: whom it
 								 * talks to, see peer_fingerprint */
 	uint64		settings;		/* and the rest of its settings */
+	char	  **streams;		/* that it has sent in since the worker began: */
+	int			nstreams;		/* the present one, and earlier ones */
 
 	PmChannelState state;
 	PmMoment	retry_at;		/* PM_BACKING_OFF, PM_BLOCKED */

@@ -9,6 +9,9 @@
  * have goes back into the queue.  The search lags behind, so a batch rests for
  * settle_time first.
  *
+ * What was sent before a connector got another message stream is in the one that
+ * it had, and so each of its streams is searched.
+ *
  * It may lag by more than that, so what was in doubt remembers in which batches
  * it was, and when it is in doubt once more all of them are looked up: a single
  * message by its own id, which every copy of it has.  It rests for longer each
@@ -250,6 +253,7 @@ pm_doubt_look(PmJob *job, PmMoment now)
 	old = MemoryContextSwitchTo(job->context);
 	job->asker = (PmAsker) {page_came, job};
 	job->request = pm_api_start_search(job->channel->connector, token,
+									   job->channel->streams[job->search_stream],
 									   by_message(job), value,
 									   job->search_offset, &job->asker);
 	MemoryContextSwitchTo(old);
@@ -291,6 +295,21 @@ mark_found(PmJob *job, const PmFound *found)
 	}
 }
 
+/*
+ * Whether a search failed since Postmark does not know a stream that is the
+ * connector's no more: nothing can have been sent in it.
+ */
+static bool
+is_gone(const PmJob *job, const PmVerdict *verdict)
+{
+	const PmConnector *connector = job->channel->connector;
+
+	return connector && !connector->invalid &&
+		strcmp(job->channel->streams[job->search_stream],
+			   connector->message_stream) != 0 &&
+		pm_api_blames_stream(verdict);
+}
+
 /* A search has ended: take in its page, and ask for the next or settle. */
 static void
 page_came(void *arg, PmHttpRequest *request)
@@ -319,18 +338,30 @@ page_came(void *arg, PmHttpRequest *request)
 
 	if (!readable)
 	{
-		search_failed(job);
-		return;
+		if (!is_gone(job, &verdict))
+		{
+			search_failed(job);
+			return;
+		}
+		page.nread = 0;
 	}
 	job->search_offset += page.nread;
 	if (page.nread == 0 || job->search_offset >= page.total)
 	{
 		job->search_offset = 0;
+		job->search_stream++;
+	}
+	if (job->search_stream >= job->channel->nstreams)
+	{
+		job->search_stream = 0;
 		job->searched = by_message(job) ? job->nbatches : job->searched + 1;
 	}
 	if (is_held(job))
 		job->searched = 0;
-	if (job->searched < job->nbatches)
+	for (i = 0; i < batch->nmessages; i++)
+		if (batch->messages[i].disposal == PM_KEEP)
+			break;
+	if (job->searched < job->nbatches && i < batch->nmessages)
 	{
 		job->state = PM_JOB_DOUBT;
 		job->act_at = PM_AT_ONCE;

@@ -191,6 +191,7 @@ pm_job_doubt(PmJob *job, PmMoment ended)
 	job->state = PM_JOB_DOUBT;
 	job->failures = 0;
 	job->searched = 0;
+	job->search_stream = 0;
 	job->search_offset = 0;
 	job->act_at = pm_later(ended, rest);
 

@@ -55,6 +55,7 @@ typedef struct PmJob
 	pg_uuid_t  *batches;		/* to be asked for, or NULL: not known yet */
 	int			nbatches;
 	int			searched;		/* so many of them */
+	int			search_stream;	/* where that is looked for, of channel->streams */
 	int			search_offset;
 	int			failures;		/* in a row, of searches, or to make the body */
 	int			store_failures;

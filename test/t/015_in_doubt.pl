@@ -127,7 +127,32 @@ begin_anew();
 	cmp_ok(scalar(searches($since)), '>=', 1, 'another stream: which was looked up');
 	$sandbox->clear_rules($id);
 }
-$node->sql(q(SELECT postmark_configure(postmark_config() || '{"messageStream": "outbound"}')));
+
+# The connector gets another stream while it is in doubt what it sent
+begin_anew();
+{
+	my $since = $sandbox->last_request;
+	my $sent = $sandbox->counts->{requests}{'/email/batchWithTemplates'};
+	my $duplicates = $sandbox->counts->{duplicates};
+	my $id = $sandbox->rule(
+		path => '/email*',
+		times => 1,
+		action => { drop => 'after_accept' });
+	my $lagging = $sandbox->rule(
+		path => '/messages/outbound*',
+		action => { status => 500 });
+	$node->enqueue(20, prefix => 'moved');
+	ok( $sandbox->wait_requests(
+			$sent + 1, path => '/email/batchWithTemplates'),
+		'a changed stream: a request is in doubt');
+	$node->sql(q(SELECT postmark_configure(postmark_config() || '{"messageStream": "outbound"}')));
+	$sandbox->clear_rules($lagging);
+	ok($node->wait_finished, 'a changed stream: the messages are finished');
+	is(scalar(sends($since)), 1, 'a changed stream: by one request');
+	is($sandbox->counts->{duplicates},
+		$duplicates, 'a changed stream: nothing was mailed twice');
+	$sandbox->clear_rules($id);
+}
 
 #
 # Not accepted, and not known to be
