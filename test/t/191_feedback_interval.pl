@@ -51,6 +51,10 @@ sub ask_again
 {
 	my ($never) = @_;
 
+	# It asks up to the last whole second
+	my $now = $node->sql('SELECT clock_timestamp()');
+	$node->poll_query_until('postgres', "SELECT date_trunc('second', clock_timestamp()) > '$now'");
+
 	$node->sql($never ? 'DELETE FROM postmark_feedback_progress' :
 		  q{UPDATE postmark_feedback_progress SET bounces_until = now() - interval '1 hour',
 			suppressions_until = now() - interval '1 hour'});
