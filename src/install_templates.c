@@ -30,6 +30,7 @@
 #include "settings/config_store.h"
 #include "settings/connector.h"
 #include "settings/connector_token.h"
+#include "shared/wake.h"
 
 PG_FUNCTION_INFO_V1(postmark_install_templates);
 
@@ -201,6 +202,10 @@ postmark_install_templates(PG_FUNCTION_ARGS)
 		report(rsinfo, aliases[i], found[i] ? "overwritten" : "created");
 	}
 	pm_forget_token(token);
+
+	/* What waits for them is due */
+	if (done > 0)
+		pm_note_resume(connector->number);
 
 	return (Datum) 0;
 }

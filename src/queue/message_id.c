@@ -251,6 +251,7 @@ postmark_set_node(PG_FUNCTION_ARGS)
 	 * with the transaction.
 	 */
 	PreventInTransactionBlock(true, "postmark_set_node");
+	PreventCommandIfReadOnly("postmark_set_node");
 
 	/* The one that ALTER SEQUENCE takes: nobody reserves ids meanwhile */
 	LockRelationOid(pm_object(PM_MESSAGE_ID_SEQ), ShareRowExclusiveLock);

@@ -110,6 +110,12 @@ like(
 	$node->sql("SELECT detail FROM postmark_check() WHERE item LIKE 'template Register %'"),
 	qr/postmark_install_templates/,
 	'postmark_check says what makes a missing template');
+my $waits =
+  $node->sql("SELECT postmark_enqueue('waits\@t.example', 'Register', '000000')");
+ok( $node->poll_query_until(
+		'postgres',
+		"SELECT error_code = 1101 FROM postmark_deferred WHERE id = $waits"),
+	'a message waits for its template');
 writes();
 
 my $rows = install();
@@ -126,6 +132,8 @@ is_deeply(templates(), $sandboxes,
 	'a fresh sandbox has the same, from the same files');
 is( $node->sql('SELECT bool_and(ok) FROM postmark_check()'),
 	't', 'postmark_check finds nothing missing');
+is($node->sql("SELECT postmark_wait($waits, '20 s')"),
+	'sent', 'what waited for its template is sent at once, not in a minute');
 
 #
 # They are templates: each part is valid, and asks for nothing else than what
