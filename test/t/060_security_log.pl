@@ -31,6 +31,7 @@ log_min_error_statement = error
 log_error_verbosity = verbose
 log_parameter_max_length_on_error = -1
 log_statement = none
+max_prepared_transactions = 1
 CONF
 $node->sql(<<'SQL');
 CREATE EXTENSION postmark_connector;
@@ -301,6 +302,41 @@ $sandbox->rule(
 	action => { status => 401, error_code => 10, message => $ECHO });
 unlike($node->sql('SELECT * FROM postmark_check()'),
 	qr/\Q$TOKEN\E/, 'postmark_check masks a token that Postmark repeats');
+$sandbox->clear_rules;
+
+# Errors of the server's own, which it would log with the statement; those of
+# functions that verify are in 132_code_rules.pl
+my %given = (
+	enqueue => "SELECT postmark_enqueue($ARGS)",
+	send => "SELECT postmark_send($ARGS)",
+	issue_code => "SELECT postmark_issue_code('ann\@example.com', 'Register', '$PAYLOAD')",
+	issue_token => "SELECT postmark_issue_token('ann\@example.com', 'Register', 'https://shop.example/geheim/{token}')",
+	set_token => "SELECT postmark_set_token('geheim-other')",
+	webhook => "SELECT postmark_webhook('{\"RecordType\": \"Delivery\"}', 'geheim')",
+	configure => q(SELECT postmark_configure(jsonb_set(postmark_config(), '{serverToken}', '"geheim-other"'))),
+	test => q(SELECT postmark_test('ann@example.com', jsonb_set(postmark_config(), '{serverToken}', '"geheim-other"'))),
+	check => q(SELECT * FROM postmark_check('default', jsonb_set(postmark_config(), '{serverToken}', '"geheim-other"'))),
+	INSERT => "INSERT INTO postmark_queue (email, usage_type, code) VALUES ('ann\@example.com', 'Register', '$CODE')",
+	trigger => "INSERT INTO signup (email, code) VALUES ('ann\@example.com', '$CODE')",
+	code_trigger => "INSERT INTO signup_code VALUES ('ann\@example.com', '$PAYLOAD')");
+my $config = $node->sql('SELECT postmark_config()');
+s/postmark_config\(\)/'$config'::jsonb/ foreach values %given;
+$node->sql(<<'SQL');
+CREATE TABLE signup_code (email text, extra jsonb);
+CREATE TRIGGER mail AFTER INSERT ON signup_code FOR EACH ROW
+	EXECUTE FUNCTION postmark_issue_code_trigger('email', 'Register', 'payload=extra');
+BEGIN;
+LOCK TABLE postmark_settings, postmark_secrets IN ACCESS EXCLUSIVE MODE;
+PREPARE TRANSACTION 'lock';
+SQL
+fails("$_, while the settings are locked",
+	'55P03', "SET lock_timeout = '100 ms'; $given{$_}")
+  foreach sort grep { !/^(test|check)$/ } keys %given;
+$node->sql("ROLLBACK PREPARED 'lock'");
+$sandbox->rule(action => { latency => 30 });
+fails("$_, while Postmark does not answer",
+	'57014', "SET statement_timeout = '200 ms'; $given{$_}")
+  foreach qw(test check send);
 $sandbox->clear_rules;
 
 unlike($node->sql('SELECT postmark_config()'),
