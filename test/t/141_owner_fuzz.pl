@@ -47,10 +47,12 @@ BEGIN
 END
 \$\$;
 SQL
+# Of a generated one the type is not given back in this way.
 my @columns = map { [ split /\|/ ] } split /\n/, $node->sql(<<"SQL");
 SELECT r.relname, a.attname, format_type(a.atttypid, NULL), a.attnotnull
 $OURS JOIN pg_attribute a ON a.attrelid = r.oid
-WHERE r.relkind = 'r' AND a.attnum > 0 ORDER BY 1, a.attnum
+WHERE r.relkind = 'r' AND a.attnum > 0 AND a.attgenerated = ''
+ORDER BY 1, a.attnum
 SQL
 my @tables = do { my %seen; grep { !$seen{$_}++ } map { $_->[0] } @columns };
 
