@@ -43,6 +43,11 @@ ok($node->wait_finished, 'hundreds of requests are made');
 my $size = context_size('postmark turn');
 note("the turn has $size bytes");
 cmp_ok($size, '<', 25_000, 'the memory of a turn is gone with it');
+my $before = context_size('TopMemoryContext');
+$node->enqueue(400, prefix => 'more');
+ok($node->wait_finished, 'hundreds more are made');
+cmp_ok(context_size('TopMemoryContext') - $before,
+	'<', 16_000, 'and what the worker keeps of them, too');
 PostmarkExtra::reload($node, batch_size => 500, max_in_flight => 8);
 
 #
