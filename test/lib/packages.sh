@@ -43,7 +43,7 @@ choose_postgres()
     # To test as well. A clang, for the second compile check, is a dependency
     # of postgresql-server-dev, but it is we who call it.
     # shellcheck disable=SC2034
-    PACKAGES_TEST=(clang perl libipc-run-perl openssl ca-certificates)
+    PACKAGES_TEST=(clang perl libipc-run-perl openssl ca-certificates procps)
 
     # What the examples of doc/ name. Node.js and its driver come with them, or
     # from npm where that is there.
