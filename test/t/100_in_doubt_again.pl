@@ -168,13 +168,15 @@ $sandbox->clear_rules;
 # What was in doubt is not what shows whether Postmark works again
 $node->sql(q(SELECT postmark_resume()));
 my $last = $sandbox->last_request;
+my $asked = () = $sandbox->requests(path => '/messages/outbound');
 $sandbox->rule(recipient => 'poison*', action => { status => 500 });
 my $down = $sandbox->rule(
 	path => '/email/*',
 	times => 3,
 	action => { status => 500 });
 $node->enqueue(3, prefix => 'poison');
-$sandbox->wait_requests(1, path => '/messages/outbound');
+ok( $sandbox->wait_requests($asked + 1, path => '/messages/outbound'),
+	'messages are in doubt');
 $node->enqueue(60, prefix => 'fresh');
 ok( $node->poll_query_until(
 		'postgres',
