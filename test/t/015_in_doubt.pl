@@ -243,8 +243,10 @@ $sandbox->rule(
 	action => { drop => 'after_accept' });
 my $search =
   $sandbox->rule(path => '/messages/outbound', action => { status => 503 });
+my $asked = searches(0);
 $node->enqueue(1, prefix => 'doubtful');
-$sandbox->wait_requests(1, path => '/messages/outbound');
+ok( $sandbox->wait_requests($asked + 1, path => '/messages/outbound'),
+	'a message is in doubt');
 $node->enqueue(30, prefix => 'meanwhile');
 ok( $node->poll_query_until(
 		'postgres',
