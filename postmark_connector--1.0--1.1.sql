@@ -949,6 +949,14 @@ DECLARE
 		'postmark_captures', 'postmark_captured', 'postmark_captured_clear',
 		'postmark_message_status', 'postmark_last_id', 'postmark_dedup_keys'
 	];
+	functions CONSTANT pg_catalog.oid[] := ARRAY(
+		SELECT p.oid
+		FROM pg_catalog.pg_proc p
+			JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) p.oid
+				AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+				AND d.deptype OPERATOR(pg_catalog.=) 'e'
+		WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace::pg_catalog.oid
+			AND p.proname OPERATOR(pg_catalog.=) ANY (added::pg_catalog.name[]));
 	object record;
 BEGIN
 	FOR object IN
@@ -965,12 +973,8 @@ BEGIN
 				p.oid::pg_catalog.regprocedure, f.proowner::pg_catalog.regrole)
 		FROM pg_catalog.pg_proc p
 			JOIN pg_catalog.pg_proc f ON f.oid OPERATOR(pg_catalog.=) '@extschema@.postmark_configure'::pg_catalog.regproc::pg_catalog.oid
-		WHERE p.pronamespace OPERATOR(pg_catalog.=) f.pronamespace
-			AND p.proname OPERATOR(pg_catalog.=) ANY (added::pg_catalog.name[])
+		WHERE p.oid OPERATOR(pg_catalog.=) ANY (functions)
 			AND p.proowner OPERATOR(pg_catalog.<>) f.proowner
-			AND EXISTS (SELECT FROM pg_catalog.pg_depend d
-				WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
-					AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
 	LOOP
 		EXECUTE object.command;
 	END LOOP;
@@ -991,12 +995,8 @@ BEGIN
 		FROM pg_catalog.pg_proc p
 			CROSS JOIN LATERAL pg_catalog.aclexplode(
 				coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
-		WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace::pg_catalog.oid
-			AND p.proname OPERATOR(pg_catalog.=) ANY (added::pg_catalog.name[])
+		WHERE p.oid OPERATOR(pg_catalog.=) ANY (functions)
 			AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
-			AND EXISTS (SELECT FROM pg_catalog.pg_depend d
-				WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
-					AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
 	LOOP
 		EXECUTE object.command;
 	END LOOP;

@@ -545,13 +545,17 @@ pm_check_plan(SPIPlanPtr plan)
 
 		foreach(lc, plansource->relationOids)
 		{
-			check_view(lfirst_oid(lc));
+			Oid			relid = lfirst_oid(lc);
+
 			for (i = 0; i < PM_OBJECTS; i++)
+				if (pm_object(i) == relid)
+					break;
+			if (i == PM_OBJECTS)
+				check_view(relid);
+			else
 			{
-				if (pm_object(i) != lfirst_oid(lc))
-					continue;
-				LockRelationOid(lfirst_oid(lc), mode);
-				if (pm_object(i) == lfirst_oid(lc))
+				LockRelationOid(relid, mode);
+				if (pm_object(i) == relid)
 					pm_check_table(i);
 			}
 		}
