@@ -17,7 +17,8 @@
 /*
  * Forget what of a table is out of date by "now", in the worker's transaction.
  *
- * forget: deletes such rows, or empties them; takes a time, up to which they are, and how many rows at most
+ * forget: deletes such rows, or empties them; takes a time, up to which they
+ *		   are, and how many rows at most
  * first:  the time of the first one that remains, its only column
  * grace:  seconds for which they are kept nevertheless
  * limit:  so many rows at most

@@ -14,7 +14,7 @@
 
 #include "base/owner.h"
 
-extern bool pm_forget_outdated(PmStatement *delete, PmStatement *first,
+extern bool pm_forget_outdated(PmStatement *forget, PmStatement *first,
 							   int grace, TimestampTz now, int limit,
 							   TimestampTz *next);
 

@@ -349,9 +349,9 @@ begin_built_request(const char *method, StringInfo path,
 
 /*
  * The requests.  connector gives its name to errors, and to some its stream, and
- * is not used after they return; token is copied; body (of pm_api_message or pm_api_batch_end)
- * stays the caller's and must not change until the request is released; owner
- * is given back by pm_http_owner.  Time-outs, certificate authorities and
+ * is not used after they return; token is copied; body (of pm_api_message or
+ * pm_api_batch_end) stays the caller's and must not change until the request is
+ * released; owner is given back by pm_http_owner.  Time-outs, certificate authorities and
  * proxy are those of the settings.  All raise PM001 for a token that cannot be
  * one, and what pm_http_start raises.
  */

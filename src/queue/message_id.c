@@ -125,6 +125,13 @@ set_sequence(int64 last)
 	pm_leave_owner(&scope);
 }
 
+/* Whether the sequence ever gave an id, to whatever became of it. */
+bool
+pm_message_id_given(void)
+{
+	return read_int8(&count_called) > 0;
+}
+
 /* Whether there is a message with that id already. */
 static bool
 is_taken(int64 id)
@@ -150,30 +157,35 @@ pm_set_session_message_id(int64 id)
 
 /*
  * Reserve ids, a block if there is a worker that says which are free.  Returns
- * the caller's, 0 if there may be some that others reserved meanwhile.
+ * the caller's, 0 if the free ones have become others meanwhile.
  */
 static int64
 reserve_ids(void)
 {
 	Oid			sequence = pm_object(PM_MESSAGE_ID_SEQ);
-	int64		known;
 	int64		id;
 
-	/* One at a time; not as nextval's own lock, which stays for long */
+	/* One at a time: setval's own lock keeps nobody out, and stays for long */
 	LockRelationOid(sequence, ShareUpdateExclusiveLock);
-	known = pm_free_ids();
-	id = read_int8(&last_reserved) + 1;
-	if (known == 0)
+	id = pm_take_id();			/* others may have reserved some meanwhile */
+	if (id == 0)
 	{
-		if (is_taken(id))
-			id = Max(id, pm_highest_message_id() + 1);
-		set_sequence(id);
-	}
-	else if ((id = pm_first_to_reserve(known, id)) != 0)
-	{
-		set_sequence(id + PM_ID_BLOCK - 1);
-		if (!pm_take_block(known, id))
-			id = 0;
+		int64		known = pm_free_ids();
+
+		id = read_int8(&last_reserved) + 1;
+		if (known == 0)
+		{
+			if (is_taken(id))
+				id = Max(id, pm_highest_message_id() + 1);
+			set_sequence(id);
+		}
+		else
+		{
+			id = pm_block_from(Max(known, id));
+			set_sequence(id + PM_ID_BLOCK - 1);
+			if (!pm_take_block(known, id))
+				id = 0;
+		}
 	}
 	UnlockRelationOid(sequence, ShareUpdateExclusiveLock);
 	return id;
@@ -206,7 +218,7 @@ static void
 restart_sequence(int64 first)
 {
 	PmOwnerScope scope;
-	bool		used = read_int8(&count_called) > 0;
+	bool		used = pm_message_id_given();
 	char	   *name = quote_qualified_identifier(pm_schema(),
 												  pm_object_name(PM_MESSAGE_ID_SEQ));
 	char	   *command = psprintf("ALTER SEQUENCE %s MINVALUE " INT64_FORMAT

@@ -13,6 +13,7 @@
 extern int64 pm_next_message_id(void);
 extern int64 pm_session_message_id(void);
 extern void pm_set_session_message_id(int64 id);
+extern bool pm_message_id_given(void);
 extern int64 pm_last_message_id(void);
 extern int64 pm_highest_message_id(void);
 

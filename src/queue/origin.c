@@ -23,15 +23,13 @@
 #include "miscadmin.h"
 
 #include "base/owner.h"
+#include "queue/message_id.h"
 #include "queue/origin.h"
 #include "shared/slots.h"
 
 static PmStatement find_instance = {
 	"SELECT 1 FROM @.postmark_instance WHERE database" PM_EQ "$1",
 	1, {OIDOID}
-};
-static PmStatement find_called = {
-	"SELECT 1 FROM @.postmark_message_id_seq WHERE is_called", 0, {0}
 };
 static PmStatement adopt = {
 	"UPDATE @.postmark_instance SET database = $1", 1, {OIDOID}
@@ -52,10 +50,8 @@ is_named(void)
 static bool
 is_fresh(void)
 {
-	if (pm_shared() && pm_noted_first(MyDatabaseId))
-		return true;
-	pm_execute(&find_called, NULL, NULL, 1);
-	return SPI_processed == 0;
+	return (pm_shared() && pm_noted_first(MyDatabaseId)) ||
+		!pm_message_id_given();
 }
 
 /* Whether the queue is this database's own.  Needs SPI and its owner's rights. */

@@ -438,15 +438,11 @@ next_block(uint64 id)
 	return id + PM_ID_BLOCK - (id + PM_ID_BLOCK - 1) % PM_ID_BLOCK;
 }
 
-/*
- * Where the block begins that is to be reserved next, when the free ids begin
- * with "known", and those of the sequence with "id".  0 if none needs to be.
- */
+/* The first id of the first whole block from "id" on, which is above 0. */
 int64
-pm_first_to_reserve(int64 known, int64 id)
+pm_block_from(int64 id)
 {
-	return begins_block(known) ?
-		(int64) next_block((uint64) Max(known, id) - 1) : 0;
+	return (int64) next_block((uint64) id - 1);
 }
 
 /*

@@ -152,7 +152,7 @@ extern void pm_note_first(Oid database);
 extern bool pm_noted_first(Oid database);
 extern void pm_forget_first(Oid database);
 extern int64 pm_free_ids(void);
-extern int64 pm_first_to_reserve(int64 known, int64 id);
+extern int64 pm_block_from(int64 id);
 extern int64 pm_take_id(void);
 extern bool pm_take_block(int64 known, int64 first);
 extern void pm_ids_given(int64 upto);
