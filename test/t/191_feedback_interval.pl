@@ -42,7 +42,7 @@ sub wait_asked
 
 	return $node->poll_query_until('postgres', sprintf(<<'SQL', $stream // 'outbound'));
 SELECT EXISTS (SELECT FROM postmark_feedback_progress WHERE message_stream = '%s'
-	AND least(bounces_until, suppressions_until) > now() - interval '1 min')
+	AND bounces_until = suppressions_until AND bounces_until > now() - interval '1 min')
 SQL
 }
 
